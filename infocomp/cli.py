@@ -1,0 +1,141 @@
+"""The command line: parse, call one function, print. Nothing is computed here, and nothing heavy is imported first."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Measure language models as the lossy compressors they are.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Config = Annotated[Path, typer.Argument(help="a configuration in YAML", show_default=False)]
+Out = Annotated[Path, typer.Option("--out", help="folder of the run")]
+Folder = Annotated[Path, typer.Argument(help="folder of a run", show_default=False)]
+Folders = Annotated[list[Path], typer.Argument(help="folders of one run or of several", show_default=False)]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="change one setting; repeatable")]
+
+
+@contextmanager
+def one_sentence() -> Iterator[None]:
+    """Bad input ends with its sentence on standard error and exit code 2."""
+    try:
+        yield
+    except KeyError as error:
+        _stop(str(error.args[0]) if error.args else str(error))
+    except (ValueError, TypeError, OSError, MemoryError) as error:
+        _stop(str(error))
+
+
+def _stop(sentence: str) -> None:
+    typer.echo(f"infocomp: {sentence}", err=True)
+    raise typer.Exit(2)
+
+
+@app.command()
+def demo(
+    out: Out = Path("runs/demo"),
+    settings: Set = None,
+    wandb: Annotated[bool, typer.Option("--wandb", help="log to Weights & Biases, offline, at the end")] = False,
+) -> None:
+    """Train a small GPT-NeoX on this Python's own source, measure every checkpoint, draw the planes."""
+    with one_sentence():
+        from infocomp.studies.commands import demo_config, run_and_tell
+
+        raise typer.Exit(run_and_tell(demo_config(), settings or [], out, wandb_offline=True if wandb else None))
+
+
+@app.command()
+def plan(config: Config, out: Out = Path("runs/plan"), settings: Set = None) -> None:
+    """Say what a run would do: units, download, disk, memory, scratch, time. Runs no model but a short calibration."""
+    with one_sentence():
+        from infocomp.studies.commands import plan_and_tell
+
+        plan_and_tell(config, settings or [], out)
+
+
+@app.command()
+def run(
+    config: Config,
+    out: Annotated[Path | None, typer.Option("--out", help="folder of the run [default: runs/NAME-OF-CONFIG]")] = None,
+    settings: Set = None,
+    wandb: Annotated[str | None, typer.Option("--wandb", help="online or offline: log while it runs")] = None,
+) -> None:
+    """Run a study, or go on with one: what is done is not done again."""
+    with one_sentence():
+        from infocomp.studies.commands import run_and_tell
+
+        if wandb not in (None, "online", "offline"):
+            raise ValueError(f"--wandb must be online or offline, got {wandb!r}.")
+        folder = out or Path("runs") / config.stem
+        offline = None if wandb is None else wandb == "offline"
+        raise typer.Exit(run_and_tell(config, settings or [], folder, wandb_offline=offline))
+
+
+@app.command()
+def status(folder: Folder) -> None:
+    """Count the units of a run: planned, done, failed; and say who works on it."""
+    with one_sentence():
+        from infocomp.execution.runner import status as status_of
+
+        found = status_of(folder)
+        typer.echo(f"{folder}: {found.done} of {found.planned} units done, {found.failed} failed")
+        typer.echo(f"running: {found.running}" if found.running else "nobody is working on it")
+
+
+@app.command()
+def plot(
+    folders: Folders,
+    out: Annotated[Path | None, typer.Option("--out", help="where figures go [default: FOLDER/figures]")] = None,
+) -> None:
+    """Draw every figure from the table of one run, or several models on one plane."""
+    with one_sentence():
+        from infocomp.studies.commands import plot_and_tell
+
+        plot_and_tell(folders, out)
+
+
+@app.command(name="wandb")
+def log_run(
+    folder: Folder,
+    offline: Annotated[bool, typer.Option("--offline", help="write files to be synchronised later; no key")] = False,
+    project: Annotated[str, typer.Option(help="W&B project")] = "infocomp",
+) -> None:
+    """Log a run to Weights & Biases from its table; the same run twice is one run there."""
+    with one_sentence():
+        from infocomp.execution.wandb_log import log_to_wandb
+
+        raise typer.Exit(0 if log_to_wandb(folder, offline=offline, project=project) else 1)
+
+
+@app.command()
+def export(
+    folder: Folder,
+    csv: Annotated[bool, typer.Option("--csv", help="the whole table as CSV")] = False,
+    latex: Annotated[bool, typer.Option("--latex", help="the mean rows as a booktabs table")] = False,
+    to: Annotated[Path | None, typer.Option("--to", help="a file [default: standard output]")] = None,
+) -> None:
+    """Write the table as CSV or LaTeX."""
+    with one_sentence():
+        from infocomp.execution.export import export_csv, export_latex
+
+        if csv == latex:
+            raise ValueError("export needs exactly one of --csv and --latex.")
+        text = (export_csv if csv else export_latex)(folder, to)
+        if to is None:
+            typer.echo(text, nl=False)
+
+
+def main() -> None:
+    """Entry point of `infocomp`."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""Rows gathered by label, once, for every site, draw and checkpoint that shares the labels.
+
+Labels are known before a model runs, so sorting them is done ahead; what remains at run time is one gathered sum per
+segment. A label seen once needs no sum at all: the entropy of its mean is the entropy of its only row.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+PIECE = 1024  # rows summed in float32 at once; pieces of a longer segment are added in float64
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Labels of N rows as sorted segments.
+
+    `counts` holds the rows of every label, `repeated` the labels (as positions in `counts`) with two rows or more,
+    `rows` their rows one segment after the other, cut into pieces that begin at `starts` and belong to
+    `piece_label` (a position in `repeated`), `single_rows` the row of each label seen once. Rows labelled -1 are
+    left out: `n` counts the rest.
+    """
+
+    n: int
+    n_all: int
+    counts: Int[np.ndarray, "labels"]
+    repeated: Int[np.ndarray, "repeated"]
+    rows: Int[Tensor, "gathered"]
+    starts: Int[Tensor, "pieces"]
+    piece_label: Int[Tensor, "pieces"]
+    single_rows: Int[Tensor, "singles"]
+
+    @classmethod
+    def of(cls, labels: Int[np.ndarray, "rows"], row_of: Int[np.ndarray, "rows"] | None = None) -> "Groups":
+        """Gather `labels`; `row_of[i]` is the row that label i is paired with (itself by default, -1 for none)."""
+        labels = np.asarray(labels)
+        if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+            raise TypeError(f"labels must be one integer per row, got {labels.dtype} of shape {labels.shape}.")
+        valid = labels >= 0
+        if row_of is not None:
+            valid &= row_of >= 0
+        kept = np.flatnonzero(valid)
+        order = kept[np.argsort(labels[kept], kind="stable")]
+        ordered = labels[order]
+        first = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(ordered) else np.zeros(0, np.int64)
+        counts = np.diff(np.r_[first, len(ordered)])
+        rows = order if row_of is None else row_of[order]
+
+        repeated = np.flatnonzero(counts >= 2)
+        in_repeated = np.repeat(counts >= 2, counts)
+        pieces = -(-counts[repeated] // PIECE)
+        piece_label = np.repeat(np.arange(len(repeated)), pieces)
+        within = np.arange(len(piece_label)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+        segment_start = np.cumsum(counts[repeated]) - counts[repeated]
+        starts = np.repeat(segment_start, pieces) + within * PIECE
+        return cls(
+            n=len(order),
+            n_all=len(labels),
+            counts=counts,
+            repeated=repeated,
+            rows=torch.from_numpy(rows[in_repeated].astype(np.int32)),
+            starts=torch.from_numpy(starts.astype(np.int32)),
+            piece_label=torch.from_numpy(piece_label),
+            single_rows=torch.from_numpy(rows[~in_repeated].astype(np.int64)),
+        )
+
+    @property
+    def n_labels(self) -> int:
+        return len(self.counts)
+
+    @property
+    def singleton_mass(self) -> float:
+        """Share of the rows whose label is seen only once."""
+        return len(self.single_rows) / self.n if self.n else 0.0
+
+    @property
+    def entropy(self) -> float:
+        """Plug-in entropy of the label in nats."""
+        share = self.counts / self.n
+        return float(-(share * np.log(share)).sum())
+
+    def all_rows(self) -> Int[Tensor, "labelled"]:
+        """Every labelled row, as paired."""
+        return torch.cat([self.rows.long(), self.single_rows])
+
+    def sums(self, plane: Float[Tensor, "rows bins"]) -> Float[Tensor, "repeated bins"]:
+        """Sum of the rows of each repeated label: a gathered segment sum, in float32 by pieces, then float64.
+
+        Deterministic on every device, for each segment is added up in its own order.
+        """
+        rows, starts = self.rows.to(plane.device), self.starts.to(plane.device)
+        if not len(starts):
+            return plane.new_zeros((0, plane.shape[1]))
+        pieces = torch.nn.functional.embedding_bag(rows, plane, starts, mode="sum")
+        if len(starts) == len(self.repeated):
+            return pieces
+        long = np.flatnonzero(np.bincount(self.piece_label.numpy(), minlength=len(self.repeated)) > 1)
+        first = torch.from_numpy(np.flatnonzero(np.r_[True, np.diff(self.piece_label.numpy()) > 0]))
+        sums = pieces[first.to(plane.device)]
+        bounds = np.searchsorted(self.piece_label.numpy(), np.r_[long, long + 1]).reshape(2, -1)
+        for label, begin, end in zip(long.tolist(), *bounds.tolist(), strict=True):
+            sums[label] = pieces[begin:end].double().sum(dim=0).to(sums.dtype)
+        return sums
+
+
+@dataclass(frozen=True)
+class LabelGroups:
+    """A label set ready to be reduced against any site.
+
+    `direction` is "input" (its information is complexity) or "output" (expressivity); `order` is the n of an n-gram
+    or None; `paired` gathers the same labels with rows of other documents (the null), None where there is no pairing.
+    """
+
+    name: str
+    order: int | None
+    direction: str
+    groups: Groups
+    paired: Groups | None
+
+    @property
+    def quantity(self) -> str:
+        return "expressivity" if self.direction == "output" else "complexity"

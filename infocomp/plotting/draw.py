@@ -1,0 +1,70 @@
+"""Every figure of a table, each as PDF and PNG with the CSV of exactly what was drawn."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from infocomp.plotting import curves, heatmaps, planes, profile, style
+from infocomp.plotting.selection import NothingToDraw, corpora, drawable, models
+
+
+@dataclass(frozen=True)
+class Page:
+    """A figure: its file's name, the rows it takes from the table, how they are drawn, and whether once a model."""
+
+    name: str
+    rows: Callable[..., pd.DataFrame]
+    draw: Callable[[pd.DataFrame], Figure]
+    per_model: bool = False
+
+
+PAGES = (
+    Page("plane_context", planes.plane_context_rows, planes.draw_plane_context),
+    Page("plane_context_close", partial(planes.plane_context_rows, close=True), planes.draw_plane_context),
+    Page("plane_label", planes.plane_label_rows, planes.draw_plane_label),
+    Page("plane_label_close", partial(planes.plane_label_rows, close=True), planes.draw_plane_label),
+    Page("training", curves.training_rows, curves.draw_training),
+    Page("heatmaps", heatmaps.heatmap_rows, heatmaps.draw_heatmaps, per_model=True),
+    Page("layer_profile", profile.layer_profile_rows, profile.draw_layer_profile, per_model=True),
+)
+
+
+def draw_all(table: pd.DataFrame, out_dir: str | Path, tell: Callable[[str], None] = print) -> list[Path]:
+    """Write every figure the table allows into `out_dir`; what it does not allow is told in one sentence each.
+
+    Returns the files written: for each figure a PDF, a PNG and a CSV. Where the table holds several texts or models,
+    a figure of one text or model has its name in the file's name.
+    """
+    texts = corpora(table) if "corpus" in table and "estimator" in table else []
+    written = []
+    for text in texts or [None]:
+        for page in PAGES:
+            for model in _models(table, text) if page.per_model else [None]:
+                chosen = {"corpus": text} | ({"model": model} if page.per_model else {})
+                name = page.name + (_slug(text) if len(texts) > 1 else "")
+                name += _slug(model) if model is not None and len(_models(table, text)) > 1 else ""
+                try:
+                    rows = page.rows(table, **chosen)
+                except NothingToDraw as reason:
+                    tell(f"{name} is not drawn: {reason}.")
+                    continue
+                written += style.save(page.draw(rows), out_dir, name, rows)
+    return written
+
+
+def _models(table: pd.DataFrame, text: str | None) -> list[str | None]:
+    """The models that a figure of its own can be drawn for; [None] lets the figure say what is wrong."""
+    try:
+        found: list[str | None] = list(models(drawable(table, text)))
+    except NothingToDraw:
+        found = []
+    return found or [None]
+
+
+def _slug(name: str | None) -> str:
+    return "-" + re.sub(r"[^A-Za-z0-9.]+", "-", name or "").strip("-.")

@@ -1,0 +1,117 @@
+"""What the commands do, once they are parsed: run, plan and plot, and the sentences and tables that they print."""
+
+import sys
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from infocomp.config import load_config, to_yaml
+from infocomp.execution.session import Bars, run_study
+from infocomp.execution.table import read
+
+MEAN_OVER = "blocks."
+
+
+def demo_config() -> Path:
+    """The embedded default of `infocomp demo`."""
+    return Path(str(files("infocomp.studies") / "demo.yaml"))
+
+
+def open_study(config: Path | dict, settings: Sequence[str], out: Path) -> tuple[Any, str]:
+    """The study that a configuration names, in its folder, and the resolved configuration as YAML."""
+    resolved: Any = load_config(config, list(settings))
+    return resolved.open(Path(out)), to_yaml(resolved)
+
+
+def run_and_tell(
+    config: Path | dict, settings: Sequence[str], out: Path, wandb_offline: bool | None = None
+) -> int:
+    """Run a study with bars, print its summary and where everything lies; returns the exit code."""
+    study, text = open_study(config, settings, out)
+    live = None
+    if wandb_offline is not None:
+        from infocomp.execution.wandb_log import LiveLogger
+
+        live = LiveLogger(out, offline=wandb_offline)
+    report = Bars()
+    try:
+        outcome, figures = run_study(study, text, report, None if live is None else live.after_unit)
+    finally:
+        report.end()
+        if live is not None:
+            live.finish()
+    if (Path(out) / "results.parquet").exists():
+        print(summary(read(out)))
+        print(f"\ntable   {out}/results.parquet")
+    if figures:
+        print(f"figures {out}/figures ({len({path.stem for path in figures})} as PDF, PNG and the CSV that was drawn)")
+    for message in outcome.messages:
+        print(f"failed  {message}", file=sys.stderr)
+    if outcome.stopped:
+        print(f"stopped {outcome.stopped}", file=sys.stderr)
+    return outcome.exit_code
+
+
+def plot_and_tell(folders: Sequence[Path], out: Path | None) -> None:
+    """Draw every figure of one table, or of several joined."""
+    from infocomp.plotting.draw import draw_all
+
+    if out is None:
+        if len(folders) > 1:
+            raise ValueError(f"{len(folders)} runs on one plane need --out, a folder for the figures.")
+        out = Path(folders[0])
+    figures = draw_all(read(list(folders)), Path(out) / "figures")
+    for path in figures:
+        if path.suffix == ".png":
+            print(path)
+
+
+def plan_and_tell(config: Path, settings: Sequence[str], out: Path) -> None:
+    """Print what a run would need and how long it would take."""
+    study, _ = open_study(config, settings, out)
+    report = Bars()
+    try:
+        found = study.plan(report)
+    finally:
+        report.end()
+    print(found.text())
+
+
+def summary(table: pd.DataFrame) -> str:
+    """One line a checkpoint: bits per byte, and complexity, expressivity and their null, mean over the blocks."""
+    rows = table[(table["draw"] == "mean") & (table["status"] == "ok")]
+    token = rows[(rows["label"] == "token") & rows["site"].str.startswith(MEAN_OVER) & (rows["rows"] == "raw")]
+    token = token[token["weighting"] == "frequency"]
+    rates = rows[(rows["quantity"] == "bits_per_byte") & (rows["estimator"] == "code_length")]
+    keys = ["model", "corpus", "stage", "step", "revision"]
+    lines = []
+    for values, group in rates.groupby(keys, dropna=False, sort=True):
+        named = dict(zip(keys, values, strict=True))
+        here = token[(token["revision"] == named["revision"]) & (token["corpus"] == named["corpus"])]
+        here = here[here["model"] == named["model"]]
+        means = here.groupby("quantity")[["value", "null"]].mean()
+        lines.append(
+            {
+                "revision": named["revision"],
+                "bits/byte": group["value"].iloc[0],
+                "complexity": _cell(means, "complexity", "value"),
+                "its null": _cell(means, "complexity", "null"),
+                "expressivity": _cell(means, "expressivity", "value"),
+                "its null ": _cell(means, "expressivity", "null"),
+            }
+            | ({"corpus": named["corpus"]} if rates["corpus"].nunique() > 1 else {})
+        )
+    if not lines:
+        return "no checkpoint was measured"
+    text = pd.DataFrame(lines).to_string(index=False, float_format=lambda value: f"{value:.3f}", na_rep="")
+    classical = rows[rows["estimator"] == "classical"]
+    coders = ", ".join(f"{row.model} {row.value:.3f}" for row in classical.itertuples())
+    about = "complexity I(token; J), expressivity I(next token; J), bits, mean over blocks; J the soft-quantised direction"
+    return f"\n{text}\n\n{about}" + (f"\nclassical coders, bits/byte on the same bytes: {coders}" if coders else "")
+
+
+def _cell(means: pd.DataFrame, quantity: str, column: str) -> float | None:
+    return float(means.loc[quantity, column]) if quantity in means.index else None  # type: ignore[arg-type]

@@ -1,0 +1,314 @@
+"""The information plane of a model over its training checkpoints, beside the coding rate, with a null at every number.
+
+Units: one for each checkpoint and corpus, one control (random Gaussian rows) and one for the classical coders for each
+corpus, and, where the model is trained by the run itself, one for the training.
+"""
+
+import gc
+import os
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BeforeValidator, Field
+
+from infocomp.checkpoints.integrity import duplicates
+from infocomp.checkpoints.source import Checkpoint, DirectorySource, HubSource, Loaded, SingleSource, Source
+from infocomp.coding.classical import classical_rates
+from infocomp.config import StudyConfig
+from infocomp.execution.runner import Unit, UnitResult
+from infocomp.execution.session import Report
+from infocomp.execution.store import Store, unit_name
+from infocomp.execution.table import read
+from infocomp.plotting.draw import draw_all
+from infocomp.studies.information_probe import scratch_folder, scratch_needed
+from infocomp.studies.measurement import CONTROL_SITE, measure_control, measure_corpus
+from infocomp.studies.prepared import PreparedCorpus, prepare_corpus
+from infocomp.studies.settings import (
+    DEFAULT_SITES,
+    ComputeSettings,
+    CorpusSettings,
+    EstimatorSettings,
+    ModelSettings,
+    Names,
+    as_tuple,
+)
+from infocomp.training.series import SeriesSettings, series_is_complete, train_series
+from infocomp.units import bits
+
+CONTROL_REVISION = "control"
+Advance = Callable[[int], None]
+
+
+class InformationPlaneConfig(StudyConfig):
+    """A model, its texts, and how they are measured."""
+
+    study: Literal["information_plane"]
+    model: ModelSettings
+    corpora: Annotated[tuple[CorpusSettings, ...], BeforeValidator(as_tuple), Field(min_length=1)]
+    sites: Names = DEFAULT_SITES
+    estimator: EstimatorSettings = EstimatorSettings()
+    compute: ComputeSettings = ComputeSettings()
+
+    def open(self, out: Path) -> "InformationPlane":
+        """The study of this configuration in the folder `out`."""
+        return InformationPlane(self, out)
+
+
+class InformationPlane:
+    """Owns units and figures; the runner knows no more of it than its public methods."""
+
+    def __init__(self, config: InformationPlaneConfig, out: Path) -> None:
+        names = [corpus.name for corpus in config.corpora]
+        if len(set(names)) < len(names):
+            raise ValueError(f"corpora need names of their own, got {', '.join(names)}; rename one.")
+        self.config, self.out = config, Path(out)
+        self.scratch = scratch_folder(Path(config.compute.scratch) if config.compute.scratch else None, self.out)
+        self.advance: Advance = lambda positions: None
+        self._loaded: Loaded | None = None
+        if config.compute.threads is not None:
+            torch.set_num_threads(config.compute.threads)
+
+    # --- where the model comes from -------------------------------------------------------------------------------
+
+    @cached_property
+    def source(self) -> Source:
+        """The checkpoints; for a series trained by this run, those in OUT/checkpoints."""
+        model = self.config.model
+        if model.source == "hub":
+            assert model.repository is not None
+            return HubSource(
+                model.repository, model.revisions, model.cache_dir, evict=not model.keep, endpoint=model.endpoint
+            )
+        if model.source == "folder":
+            assert model.path is not None
+            return DirectorySource(model.path, model.revisions, model.table_name, model.batch_tokens)
+        if model.source == "single":
+            where = model.path or model.repository
+            assert where is not None
+            return SingleSource(where, model.revision, model.cache_dir, endpoint=model.endpoint)
+        batch_tokens = model.batch_tokens or self.series.batch_tokens
+        return DirectorySource(self.out / "checkpoints", model.revisions, model.table_name, batch_tokens)
+
+    @property
+    def series(self) -> SeriesSettings:
+        """How the run's own model is trained."""
+        return self.config.model.series or SeriesSettings()
+
+    @property
+    def trains(self) -> bool:
+        """Whether this run trains its own model."""
+        return self.config.model.source == "series"
+
+    def training_unit(self, report: Report) -> Unit:
+        """Train the series; a run that was killed goes on from its last state."""
+        settings, name = self.series, self.config.model.table_name
+        unit = unit_name(study="training", settings=settings.model_dump(mode="json"), model=name)
+
+        def run() -> UnitResult:
+            losses = train_series(settings, self.out, report.advance)
+            common = {"model": name, "quantity": "training_loss", "estimator": "code_length", "draw": "mean"}
+            common |= {"unit": "bits/token", "seed": settings.seed, "in_training": "known"}
+            rows = [
+                common
+                | {"revision": f"step{step}", "step": step, "tokens_seen": step * settings.batch_tokens}
+                | {"value": bits(loss)}
+                for step, loss in losses.items()
+            ]
+            return UnitResult(rows)
+
+        return Unit(unit, f"train {name}", {"model": name, "revision": "training"}, run)
+
+    # --- texts ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def corpora(self) -> list[PreparedCorpus]:
+        """Every corpus, tokenised by the model's own tokenizer and labelled."""
+        tokenizer = self.source.tokenizer()
+        orders = self.config.estimator.orders
+        return [prepare_corpus(corpus, tokenizer, orders, corpus_cache()) for corpus in self.config.corpora]
+
+    # --- phases, figures ------------------------------------------------------------------------------------------
+
+    def phases(self, report: Report) -> Iterator[tuple[str, list[Unit]]]:
+        """Training first where there is any, then everything that is measured."""
+        if self.trains:
+            report.begin("training", self.series.steps, "step")
+            unit = self.training_unit(report)
+            if not series_is_complete(self.series, self.out):
+                Store(self.out).part_path(unit.name).unlink(missing_ok=True)
+            yield "train", [unit]
+            report.end()
+        report.note(f"reading and labelling {len(self.config.corpora)} text(s)")
+        units = self.units()
+        same = self.duplicates()
+        for revision, first in same.items():
+            report.note(f"{revision} holds the same weights as {first}: flagged in the table, hollow in figures")
+        report.begin("measuring", self.positions(), "token")
+        self.advance = report.advance
+        yield "measure", units
+        report.end()
+
+    def figures(self) -> list[Path]:
+        """Draw every figure that the table in the folder allows."""
+        return draw_all(read(self.out), self.out / "figures")
+
+    # --- units ----------------------------------------------------------------------------------------------------
+
+    def units(self) -> list[Unit]:
+        """All units of analysis, in the order in which they are run."""
+        checkpoints = self.source.list()
+        units = [self._classical_unit(prepared) for prepared in self.corpora]
+        units += [self._control_unit(prepared) for prepared in self.corpora]
+        return units + [
+            self._checkpoint_unit(checkpoint, prepared) for checkpoint in checkpoints for prepared in self.corpora
+        ]
+
+    def positions(self) -> int:
+        """Positions of all forward passes together, for a progress bar."""
+        return len(self.source.list()) * sum(prepared.windows.total_positions for prepared in self.corpora)
+
+    def duplicates(self) -> dict[str, str]:
+        """Revisions whose files equal those of an earlier one, known before anything runs."""
+        return duplicates([(one.revision.name, one.files_fingerprint) for one in self.source.list()])
+
+    def _checkpoint_unit(self, checkpoint: Checkpoint, prepared: PreparedCorpus) -> Unit:
+        describe = {"model": checkpoint.model, "revision": checkpoint.revision.name, "corpus": prepared.name}
+        describe |= revision_columns(checkpoint)
+        decides = self._decides(prepared, len(self.config.sites))
+        decides |= {"weights": checkpoint.files_fingerprint, "revision": checkpoint.revision.name}
+        decides |= {"model": checkpoint.model, "sites": list(self.config.sites), "commit": checkpoint.commit}
+
+        def run() -> UnitResult:
+            told = [0]
+
+            def advance(positions: int) -> None:
+                told[0] += positions
+                self.advance(positions)
+
+            try:
+                loaded = self._open(checkpoint)
+                about = describe | {"fingerprint": loaded.fingerprint, "commit": checkpoint.commit}
+                measured = measure_corpus(
+                    loaded.model,
+                    prepared,
+                    self.config.sites,
+                    self.config.estimator,
+                    self.config.compute,
+                    about,
+                    self.scratch,
+                    advance,
+                )
+                return UnitResult(measured.rows, measured.documents)
+            finally:
+                self.advance(prepared.windows.total_positions - told[0])
+                if prepared is self.corpora[-1]:
+                    self._close()
+
+        name = unit_name(study="information_plane", **decides)
+        return Unit(name, f"{checkpoint.revision.name} · {prepared.name}", describe, run)
+
+    def _control_unit(self, prepared: PreparedCorpus) -> Unit:
+        config = self.source.config()
+        dim = int(getattr(config, "hidden_size", None) or config.n_embd)
+        name = self.config.model.table_name
+        describe = {"model": name, "revision": CONTROL_REVISION, "corpus": prepared.name, "site": CONTROL_SITE}
+
+        def run() -> UnitResult:
+            compute = self.config.compute
+            return UnitResult(
+                measure_control(dim, prepared, self.config.estimator, compute, describe, self.scratch).rows
+            )
+
+        decides = self._decides(prepared, 1) | {"dim": dim, "model": name}
+        return Unit(unit_name(study="control", **decides), f"random control · {prepared.name}", describe, run)
+
+    def _classical_unit(self, prepared: PreparedCorpus) -> Unit:
+        def run() -> UnitResult:
+            return UnitResult(
+                [
+                    {
+                        "model": size.coder,
+                        "corpus": prepared.name,
+                        "quantity": "bits_per_byte",
+                        "estimator": "classical",
+                        "draw": "mean",
+                        "value": size.bits_per_byte,
+                        "unit": "bits/byte",
+                        "settings": size.settings,
+                        "n_documents": prepared.corpus.n_documents,
+                    }
+                    for size in classical_rates(prepared.text_bytes())
+                ]
+            )
+
+        describe = {"model": "classical coders", "corpus": prepared.name}
+        name = unit_name(study="classical", tokens=prepared.corpus.fingerprint, corpus=prepared.name)
+        return Unit(name, f"gzip, xz, PPMd · {prepared.name}", describe, run)
+
+    def _decides(self, prepared: PreparedCorpus, sites: int) -> dict[str, Any]:
+        compute, estimator = self.config.compute, self.config.estimator
+        variants = sites * len(estimator.rows)
+        on_disk = scratch_needed(
+            variants, prepared.n_rows, estimator.draws, estimator.bins, compute.memory_budget
+        )
+        return {
+            "corpus": dict(prepared.identity()),
+            "estimator": estimator.model_dump(mode="json"),
+            "dtype": compute.dtype,
+            "attention": compute.attention,
+            "device": device_of(compute).type,
+            "float16_scratch": on_disk,
+        }
+
+    # --- one model in memory at a time ----------------------------------------------------------------------------
+
+    def _open(self, checkpoint: Checkpoint) -> Loaded:
+        if self._loaded is None or self._loaded.checkpoint is not checkpoint:
+            self._close()
+            compute = self.config.compute
+            self._loaded = self.source.open(
+                checkpoint, getattr(torch, compute.dtype), device_of(compute), compute.attention
+            )
+        return self._loaded
+
+    def _close(self) -> None:
+        if self._loaded is not None:
+            checkpoint = self._loaded.checkpoint
+            self._loaded = None
+            gc.collect()
+            self.source.close(checkpoint)
+
+
+def revision_columns(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """stage, step and tokens_seen of a checkpoint."""
+    revision = checkpoint.revision
+    return {"stage": revision.stage, "step": revision.step, "tokens_seen": revision.tokens}
+
+
+def device_of(compute: ComputeSettings) -> torch.device:
+    """The device asked for; "auto" is CUDA, then Apple's MPS, then the CPU. ValueError for one that is not there."""
+    if compute.device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(compute.device)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"compute.device {compute.device!r} is not to be had here ({reason}); use auto or cpu.") from None
+    return device
+
+
+def corpus_cache() -> Path:
+    """Where tokens and labels are kept from one command to the next: $INFOCOMP_CACHE or the user's cache folder."""
+    given = os.environ.get("INFOCOMP_CACHE")
+    if given:
+        return Path(given)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "infocomp"
+
+

@@ -1,0 +1,206 @@
+"""One model on one prepared corpus: one forward pass, every site, every label, the coding rate, as rows of the table."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from infocomp.activations.capture import capture
+from infocomp.activations.sites import layer_of, resolve_sites
+from infocomp.activations.stream import stream
+from infocomp.coding.rate import CodeLength
+from infocomp.estimators import Estimate, LabelGroups, SoftInformation
+from infocomp.studies.information_probe import CentreProbe, InformationProbe, scratch_needed
+from infocomp.studies.prepared import PreparedCorpus
+from infocomp.studies.settings import ComputeSettings, EstimatorSettings
+from infocomp.units import bits
+
+CONTROL_SITE = "control.gaussian"
+CONTROL_BATCH = 4096
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Rows of the table and, for each document, what its code length was."""
+
+    rows: list[Row]
+    documents: list[Row]
+
+
+def measure_corpus(
+    model: PreTrainedModel,
+    prepared: PreparedCorpus,
+    sites: Sequence[str],
+    estimator: EstimatorSettings,
+    compute: ComputeSettings,
+    about: Mapping[str, Any],
+    scratch: Path,
+    progress: Callable[[int], None] | None = None,
+) -> Measured:
+    """Complexity, expressivity and the rest at every site, and bits per token and byte, from one forward pass.
+
+    `about` holds the columns that are the same in every row (model, revision, fingerprint, …).
+    """
+    start = time.perf_counter()
+    names = resolve_sites(model, list(sites))
+    centres = _pilot(model, prepared, names, estimator, compute) if "centred" in estimator.rows else {}
+    on_disk = scratch_needed(
+        len(names) * len(estimator.rows), prepared.n_rows, estimator.draws, estimator.bins, compute.memory_budget
+    )
+    widths = _widths(model, names, prepared)
+    states = {
+        (name, rows): SoftInformation(
+            widths[name],
+            bins=estimator.bins,
+            draws=estimator.draws,
+            seed=estimator.seed,
+            temperature=estimator.temperature,
+            centre=centres.get(name) if rows == "centred" else None,
+            scratch=scratch if on_disk else None,
+        )
+        for name in names
+        for rows in estimator.rows
+    }
+    information, rate = InformationProbe(states), CodeLength(model)
+    try:
+        stream(model, prepared.windows, [information, rate], compute.batch_tokens, progress)
+        shared = _shared(prepared, estimator, compute) | dict(about)
+        rows: list[Row] = []
+        for (site, variant), state in states.items():
+            rows += information_rows(state, site, variant, prepared.groups, estimator, prepared, shared)
+            state.close()
+        rate_rows, documents = _rate_rows(rate, prepared, shared)
+        seconds = time.perf_counter() - start
+        return Measured([{**row, "seconds": seconds} for row in rows + rate_rows], documents)
+    finally:
+        for state in states.values():
+            state.close()
+
+
+def measure_control(
+    dim: int,
+    prepared: PreparedCorpus,
+    estimator: EstimatorSettings,
+    compute: ComputeSettings,
+    about: Mapping[str, Any],
+    scratch: Path,
+) -> Measured:
+    """The same labels against random Gaussian rows: what every estimate reads where nothing is there."""
+    on_disk = scratch_needed(1, prepared.n_rows, estimator.draws, estimator.bins, compute.memory_budget)
+    state = SoftInformation(
+        dim,
+        bins=estimator.bins,
+        draws=estimator.draws,
+        seed=estimator.seed,
+        temperature=estimator.temperature,
+        scratch=scratch if on_disk else None,
+    )
+    generator = torch.Generator().manual_seed(estimator.seed)
+    try:
+        for begin in range(0, prepared.n_rows, CONTROL_BATCH):
+            count = min(CONTROL_BATCH, prepared.n_rows - begin)
+            state.update(torch.randn(count, dim, generator=generator))
+        shared = _shared(prepared, estimator, compute) | dict(about)
+        rows = information_rows(state, CONTROL_SITE, "raw", prepared.groups, estimator, prepared, shared)
+    finally:
+        state.close()
+    return Measured(rows, [])
+
+
+def information_rows(
+    state: SoftInformation,
+    site: str,
+    variant: str,
+    groups: list[LabelGroups],
+    estimator: EstimatorSettings,
+    prepared: PreparedCorpus,
+    shared: Mapping[str, Any],
+) -> list[Row]:
+    """Every estimate of one site as rows."""
+    estimates = state.estimate(groups, estimator.weighting, estimator.min_count, prepared.windows.row_tokens)
+    common = {**shared, "site": site, "layer": layer_of(site), "rows": variant, "estimator": "soft"}
+    common |= {"seed": estimator.seed, "centre_shift": state.centre_shift()}
+    return [{**common, **estimate_columns(estimate)} for estimate in estimates]
+
+
+def estimate_columns(estimate: Estimate) -> Row:
+    """The columns that an estimate fills."""
+    names = "quantity value unit label order weighting draw efficiency null null_rows ceiling draw_std n_labels"
+    columns = {name: getattr(estimate, name) for name in names.split()}
+    low, high = estimate.interval or (None, None)
+    return columns | {
+        "n_tokens": estimate.n,
+        "singleton_mass": estimate.singleton_mass,
+        "ci_low": low,
+        "ci_high": high,
+        "status": estimate.status,
+        "message": estimate.message or None,
+    }
+
+
+def _shared(prepared: PreparedCorpus, estimator: EstimatorSettings, compute: ComputeSettings) -> Row:
+    settings = {"bins": estimator.bins, "draws": estimator.draws, "orders": list(estimator.orders)}
+    settings |= {"temperature": estimator.temperature or "exact", "min_count": estimator.min_count}
+    settings |= {"stride": prepared.settings.stride, "tokenizer": prepared.tokenizer}
+    return {
+        "corpus": prepared.name,
+        "n_documents": prepared.corpus.n_documents,
+        "dtype": compute.dtype,
+        "attention": compute.attention,
+        "bos": prepared.settings.bos,
+        "packing": prepared.settings.packing,
+        "in_training": prepared.settings.in_training,
+        "context_length": prepared.settings.context_length,
+        "settings": settings,
+    }
+
+
+def _rate_rows(rate: CodeLength, prepared: PreparedCorpus, shared: Mapping[str, Any]) -> tuple[list[Row], list[Row]]:
+    nats = rate.nats()
+    tokens, size = len(nats), prepared.scored_bytes
+    total, unigram = bits(float(nats.sum())), bits(prepared.unigram_nats)
+    common = {**shared, "site": "logits", "estimator": "code_length", "draw": "mean", "n_tokens": tokens}
+    rows = [
+        {
+            **common,
+            "quantity": "bits_per_token",
+            "value": total / tokens,
+            "null": unigram / tokens,
+            "unit": "bits/token",
+        },
+        {**common, "quantity": "bits_per_byte", "value": total / size, "null": unigram / size, "unit": "bits/byte"},
+    ]
+    owner = {name: shared[name] for name in ("model", "revision", "corpus")}
+    documents = [
+        {**owner, "document": name, "n_tokens": count, "n_bytes": n_bytes, "bits": bits(length)}
+        for name, count, n_bytes, length in prepared.document_rates(nats)
+    ]
+    return rows, documents
+
+
+def _pilot(
+    model: PreTrainedModel,
+    prepared: PreparedCorpus,
+    sites: Sequence[str],
+    estimator: EstimatorSettings,
+    compute: ComputeSettings,
+) -> dict[str, Tensor]:
+    """The centre of each site from the first tokens of the text."""
+    pilot = CentreProbe(sites)
+    stream(model, prepared.windows, [pilot], compute.batch_tokens, first_tokens=estimator.pilot_tokens)
+    return pilot.centres()
+
+
+def _widths(model: PreTrainedModel, sites: Sequence[str], prepared: PreparedCorpus) -> dict[str, int]:
+    """Width of the activations at each site, from one position."""
+    device = next(model.parameters()).device
+    ids = torch.from_numpy(prepared.corpus.tokens[:1].astype("int64")).unsqueeze(0).to(device)
+    with torch.inference_mode(), capture(model, sites) as acts:
+        model.base_model(input_ids=ids, use_cache=False)
+        return {site: acts[site].shape[-1] for site in sites}
