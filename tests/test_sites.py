@@ -127,6 +127,13 @@ def test_the_final_norm_is_the_one_after_the_blocks_where_there_are_two():
     assert places(model).final_norm is model.before0
 
 
+def test_the_blocks_are_the_outermost_list_where_a_block_holds_a_list_of_as_many_experts():
+    model = Decoder(norms_before=0, norms_after=1)
+    for block in model.layers0:
+        block.experts = nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
+    assert places(model).blocks == list(model.layers0)
+
+
 @pytest.mark.parametrize(
     ("model", "sentence"),
     [

@@ -1,7 +1,11 @@
 """W&B from the table, offline, read back from the .wandb file itself; and that its failures cost nothing."""
 
 import json
+import os
+import signal
 import struct
+import subprocess
+import sys
 import time
 import zlib
 from collections.abc import Iterator
@@ -199,17 +203,22 @@ def test_another_configuration_is_another_run(out):
     assert len(list((out / "wandb").glob("offline-run-*"))) == 2
 
 
-def test_a_live_run_that_is_resumed_ends_as_one_whole_run(out):
-    first = LiveLogger(out)
-    execute([unit(1)], out, progress=first)
-    # the process is gone before close(): what it logged stays as a folder without an end
-    second = LiveLogger(out)
-    execute([unit(1), unit(2)], out, progress=second)
-    assert second.close()
+def killed_live_run(out):
+    execute([unit(1)], out, progress=LiveLogger(out))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_live_run_that_was_killed_and_resumed_ends_as_one_whole_run(out):
+    script = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_wandb as t; "
+    done = subprocess.run([sys.executable, "-c", f"{script} t.killed_live_run(t.Path({str(out)!r}))"])
+    assert done.returncode == -signal.SIGKILL
+    assert len(list((out / "wandb").glob("offline-run-*"))) == 1
+    live = LiveLogger(out)
+    execute([unit(1), unit(2)], out, progress=live)
+    assert live.close()
     logged = Logged(out)
     assert logged.curve(METRIC) == [(1, 1.25), (2, 2.25)]
     assert logged.summary["table/nrows"] == 6
-    first._session.run.finish()
 
 
 def test_names_are_short_for_the_first_variant_and_say_what_differs_for_the_others():
@@ -220,7 +229,8 @@ def test_names_are_short_for_the_first_variant_and_say_what_differs_for_the_othe
 
     assert name(rows="centred", weighting="uniform", site="s") == "complexity/token/s/centred/uniform"
     assert name(rows="raw", weighting="frequency", site="s") == "complexity/token/s"
-    assert name(model="n", stage="stage2", seed=3) == "complexity/token/n/stage2/3"
+    other = {"model": "n", "stage": "stage2", "rows": "raw", "weighting": "frequency", "seed": 3}
+    assert name(**other) == "complexity/token/n/stage2/3"
     assert name(quantity="bits_per_byte", label="", site="logits", estimator="code") == "bits_per_byte/logits"
 
 
@@ -239,7 +249,7 @@ def test_a_wandb_that_cannot_log_in_is_one_warning_and_costs_no_result(out, capl
     execute([unit(1)], out)
     before = (out / RESULTS).read_bytes()
     assert log_to_wandb(out, offline=False) is False
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert [record.levelname for record in caplog.records if record.name == "infocomp"] == ["WARNING"]
     assert caplog.text.count("W&B did not take") == 1
     assert "the results are kept and `infocomp wandb` logs them" in caplog.text
     assert (out / RESULTS).read_bytes() == before

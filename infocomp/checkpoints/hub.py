@@ -5,7 +5,6 @@ file is part of the hub's answer, so equal checkpoints are known beforehand. Lis
 so that a repository that was listed and fetched once can be read without a network (HF_HUB_OFFLINE=1).
 """
 
-import itertools
 import json
 import logging
 import os
@@ -220,7 +219,9 @@ class HubSource(Source):
 
     def _asked(self, call: Callable[[], T], what: str, tries: int = 1) -> T:
         """A call to the hub, its failure as one sentence. `tries` is above 1 where the client itself does not retry."""
-        for attempt in itertools.count(1):
+        attempt = 0
+        while True:
+            attempt += 1
             try:
                 return call()
             except Exception as error:
@@ -233,7 +234,6 @@ class HubSource(Source):
                     response.status_code, what, wait, attempt + 1, tries,
                 )  # fmt: skip
                 time.sleep(wait)
-        raise AssertionError  # for the type checker: the loop above has no end
 
     def _sentence(self, error: Exception, what: str) -> Exception:
         """What went wrong, and what to do about it. Only ConnectionError is worth another try as things are."""

@@ -13,14 +13,15 @@ cross the split; by hash, so that nobody chose what is easy.
 import ast
 import hashlib
 import sysconfig
+from collections.abc import Iterable
 from pathlib import Path
 
 from infocomp.corpora.documents import Document
 
 EVERYWHERE = (
-    "asyncio collections concurrent ctypes email html http importlib json logging "
-    "multiprocessing re sqlite3 tomllib unittest urllib wsgiref xml xmlrpc zoneinfo"
-).split()
+    *("asyncio", "collections", "concurrent", "ctypes", "email", "html", "http", "importlib", "json", "logging"),
+    *("multiprocessing", "re", "sqlite3", "tomllib", "unittest", "urllib", "wsgiref", "xml", "xmlrpc", "zoneinfo"),
+)
 """The folder packages of CPython 3.11 to 3.14 that no distribution splits off and that hold text, not tables."""
 
 HELD_OUT_PACKAGES = ("collections", "json", "logging", "importlib")
@@ -75,7 +76,7 @@ def held_out_documents(folder: str | Path | None = None) -> list[Document]:
     return _enough(kept, LEAST_HELD_OUT, folder)
 
 
-def hash_order(names: list[str]) -> list[str]:
+def hash_order(names: Iterable[str]) -> list[str]:
     """The names in the order of their SHA-256, a draw that nobody chose and that everybody can repeat."""
     return sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
 

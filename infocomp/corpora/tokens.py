@@ -74,7 +74,9 @@ def tokenise(
             _write(arrays, path)
     n_documents = len(arrays["document_starts"]) - 1
     if not len(arrays["tokens"]):
-        raise ValueError(f"corpus {name!r} holds no token: all {len(documents)} documents are empty; give it some text.")
+        raise ValueError(
+            f"corpus {name!r} holds no token: all {len(documents)} documents are empty; give it some text."
+        )
     names = tuple(document.name for document in documents[:n_documents])
     return TokenCorpus(name, document_names=names, fingerprint=fingerprint, **arrays)
 

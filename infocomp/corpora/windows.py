@@ -115,7 +115,9 @@ def cut_windows(
         ends.append(np.minimum(document_starts + room, end))
         first.append(np.r_[True, np.zeros(further, dtype=bool)])
     start, end, is_first = (np.concatenate(parts) for parts in (starts, ends, first))
-    has_bos = {"none": np.zeros(len(start), bool), "document": is_first, "window": np.ones(len(start), bool)}[bos_policy]
+    has_bos = {"none": np.zeros(len(start), bool), "document": is_first, "window": np.ones(len(start), bool)}[
+        bos_policy
+    ]
 
     previous_end = np.where(is_first, start, np.r_[0, end[:-1]])
     measure_to = end - largest_order

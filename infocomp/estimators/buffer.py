@@ -31,16 +31,14 @@ class AssignmentBuffer:
         if scratch is not None:
             Path(scratch).mkdir(parents=True, exist_ok=True)
             # unlinked at once: a run that is killed leaves nothing behind
-            self._files = [tempfile.TemporaryFile(dir=scratch, prefix="assignments-") for _ in range(draws)]
+            self._files = [tempfile.TemporaryFile(dir=scratch, prefix="assignments-") for _ in range(draws)]  # noqa: SIM115
         self._device = torch.device("cpu")
 
     @property
     def on_disk(self) -> bool:
         return bool(self._files)
 
-    def append(
-        self, assignments: Float[Tensor, "rows draws bins"], entropies: Float[Tensor, "rows draws"]
-    ) -> None:
+    def append(self, assignments: Float[Tensor, "rows draws bins"], entropies: Float[Tensor, "rows draws"]) -> None:
         """Raises OSError naming the scratch folder's need when the disk is full; nothing appended before is lost."""
         if assignments.shape[1:] != (self.draws, self.bins):
             raise ValueError(f"assignments must be [rows, {self.draws}, {self.bins}], got {tuple(assignments.shape)}.")

@@ -109,9 +109,7 @@ def _finite(size: int, n_rows: int) -> float:
     return max(n_rows - 1, 1) / max(n_rows - size, 1)
 
 
-def entropies_of_sums(
-    sums: Float[Tensor, "labels bins"], counts: Float[Tensor, "labels"]
-) -> Float[Tensor, "labels"]:
+def entropies_of_sums(sums: Float[Tensor, "labels bins"], counts: Float[Tensor, "labels"]) -> Float[Tensor, "labels"]:
     """Entropy in nats of each row of `sums` divided by its count.
 
     Works through blocks that stay in cache; an empty bin adds nothing.
@@ -131,7 +129,7 @@ def entropies_of_sums(
 
 def sampling_order(keys: Int[np.ndarray, "rows"], seed: int, size: int) -> Int[np.ndarray, "sample"]:
     """The `size` rows whose hashed keys come first: the same rows however the rows were split or merged."""
-    mixed = keys.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15) * np.uint64(seed + 1)
+    mixed = keys.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15 * (seed + 1) % 2**64)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     mixed ^= mixed >> np.uint64(31)

@@ -216,6 +216,7 @@ class SoftInformation:
         if self._documents:
             tensors["documents"] = torch.from_numpy(np.concatenate(self._documents))
         about = {"version": STATE_VERSION, "temperature": self.temperature, "seed": self.seed}
+        about["labels"] = list(self._labels)
         save_file(tensors, path, metadata={"infocomp.soft_information": json.dumps(about)})
 
     @classmethod
@@ -237,11 +238,7 @@ class SoftInformation:
         planes = [tensors[f"assignments.{draw}"] for draw in range(state.draws)]
         state._buffer.append(torch.stack(planes, dim=1), tensors["entropies"])
         state._row_sum = tensors["row_sum"]
-        state._labels = {
-            name.removeprefix("labels."): [value.numpy()]
-            for name, value in tensors.items()
-            if name.startswith("labels.")
-        }
+        state._labels = {name: [tensors[f"labels.{name}"].numpy()] for name in about["labels"]}
         state._documents = [tensors["documents"].numpy()] if "documents" in tensors else []
         return state
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.text import Annotation, Text
+from matplotlib.typing import ColorType
 
 from infocomp.plotting import style
 from infocomp.plotting.placement import spread
@@ -60,7 +61,7 @@ def training_rows(table: pd.DataFrame, label: str | None = None, corpus: str | N
 def draw_training(points: pd.DataFrame) -> Figure:
     """The figure of `training_rows`."""
     with style.styled():
-        figure = style.new_figure(style.PAGE, 5.0)
+        figure = style.new_figure(style.PAGE, 5.6)
         axes: list[Axes] = list(figure.subplots(2, 2).flat)
         measured = points[points["estimator"] != CLASSICAL]
         steps = list(measured["position"])
@@ -86,14 +87,16 @@ def draw_training(points: pd.DataFrame) -> Figure:
         if not ratios["value"].between(*OPTIMALITY_RANGE).all():
             axes[2].set_ylim(*OPTIMALITY_RANGE)
             axes[2].set_ylabel(f"{style.AXIS['optimality']} (cut)")
-        figure.legend(handles=_legend(measured), loc="outside lower center", ncols=5)
+        style.legend_below(figure, _legend(measured), style.DIRECTION)
+        if measured.loc[measured["quantity"] == "bits_per_byte", "null"].notna().any():
+            axes[3].set_title("dashed: unigram code")
         names_of_coders = _draw_coders(axes[3], points[points["estimator"] == CLASSICAL])
         style.settle(figure)
         _spread_names(axes[3], names_of_coders)
     return figure
 
 
-def _curve(ax: Axes, path: pd.DataFrame, colour: object, model: int) -> None:
+def _curve(ax: Axes, path: pd.DataFrame, colour: ColorType, model: int) -> None:
     steps, values = path["position"].to_numpy(), path["value"].to_numpy()
     quantity = str(path["quantity"].iloc[0])
     marker = style.MARKERS[model % len(style.MARKERS)]
@@ -121,7 +124,7 @@ def _curve(ax: Axes, path: pd.DataFrame, colour: object, model: int) -> None:
     ax.plot(steps, path["ceiling"], color=colour, lw=0.8, ls=_DOTS, zorder=2, gid="ceiling")
 
 
-def _colour(path: pd.DataFrame, measured: pd.DataFrame) -> object:
+def _colour(path: pd.DataFrame, measured: pd.DataFrame) -> ColorType:
     """Blocks by their depth in their own model, the rest without a hue."""
     kind = path["kind"].iloc[0]
     if kind == "block":
@@ -140,6 +143,9 @@ def _mark_stages(ax: Axes, measured: pd.DataFrame) -> None:
 def _draw_coders(ax: Axes, coders: pd.DataFrame) -> list[Annotation]:
     """A line across for each classical coder, named to the right of the axes with its rate."""
     written = []
+    low, high = ax.get_ylim()
+    low, high = min([low, *coders["value"]]), max([high, *coders["value"]])
+    ax.set_ylim(low - 0.05 * (high - low), high)
     for name, rate in zip(coders["model"], coders["value"], strict=True):
         ax.axhline(rate, color=style.GREY, lw=0.7, zorder=1, gid="classical")
         at = ("axes fraction", "data")
@@ -174,9 +180,9 @@ def _legend(measured: pd.DataFrame) -> list[Line2D | Patch]:
     names = short_names(list(measured["model"].unique()))
     handles: list[Line2D | Patch] = []
     informations = measured[measured["quantity"] != "bits_per_byte"]
-    for place, (model, own) in enumerate(measured.groupby("model", sort=False)):
+    for place, model in enumerate(names):
         look = {"marker": style.MARKERS[place % len(style.MARKERS)], "ms": 3}
-        prefix = f"{names[str(model)]} " if len(names) > 1 else ""
+        prefix = f"{names[model]} " if len(names) > 1 else ""
         sites = informations[informations["model"] == model].sort_values("depth").drop_duplicates("site")
         for _, site in sites.iterrows():
             colour = _colour(site.to_frame().T, measured)
@@ -185,7 +191,6 @@ def _legend(measured: pd.DataFrame) -> list[Line2D | Patch]:
             )
         if sites.empty and len(names) > 1:
             handles.append(Line2D([], [], color=style.INK, label=prefix.strip(), **look))
-        del own
     if measured["null"].notna().any():
         handles.append(Line2D([], [], color=style.GREY, lw=0.7, ls=_DASHES, label="null"))
     if measured["ceiling"].notna().any():
@@ -197,5 +202,4 @@ def _legend(measured: pd.DataFrame) -> list[Line2D | Patch]:
         handles.append(Line2D([], [], color=style.GREY, label="duplicate weights", **look))
     if measured["stage"].nunique() > 1:
         handles.append(Line2D([], [], color=style.GREY, lw=0.8, ls="-.", label="start of a stage"))
-    handles.append(Patch(facecolor="none", edgecolor="none", label=style.DIRECTION))
     return handles

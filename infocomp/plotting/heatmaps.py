@@ -5,9 +5,14 @@ set apart. A dot marks an information not above its own null, hatching a checkpo
 an empty cell a number that was refused or not computed.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
@@ -62,10 +67,10 @@ def draw_heatmaps(cells: pd.DataFrame) -> Figure:
         figure = style.new_figure(style.PAGE, 5.0)
         axes: list[Axes] = list(figure.subplots(2, 2).flat)
         checkpoints = cells.drop_duplicates("revision").sort_values(["position", "branch"], ignore_index=True)
-        sites = cells.drop_duplicates("site").sort_values("depth", ignore_index=True)
+        rows = _Rows.of(cells.drop_duplicates("site").sort_values("depth", ignore_index=True))
         dotted = False
         for place, (ax, quantity) in enumerate(zip(axes, QUANTITIES, strict=True)):
-            dotted |= _heatmap(ax, cells[cells["quantity"] == quantity], quantity, checkpoints, sites)
+            dotted |= _heatmap(ax, cells[cells["quantity"] == quantity], quantity, checkpoints, rows)
             if place >= 2:
                 ax.set_xlabel("checkpoint, training step")
         label = cells["label"].iloc[0]
@@ -73,80 +78,102 @@ def draw_heatmaps(cells: pd.DataFrame) -> Figure:
         axes[1].set_title(f"expressivity I(Y; J), Y: the {label} that follows")
         axes[2].set_title("optimality, I(Y; J) / I(X; J) above null")
         axes[3].set_title("context complexity I(context; J)")
-        handles: list[Line2D | Patch] = [Patch(facecolor="none", edgecolor="none", label=style.DIRECTION)]
+        handles: list[Line2D | Patch] = []
         if dotted:
             handles.append(
                 Line2D([], [], ls="", marker="o", ms=3, mfc="white", mec=style.INK, mew=0.4, label="not above its null")
             )
         if checkpoints["duplicate"].any():
             handles.append(Patch(facecolor="0.6", edgecolor="white", hatch="/////", lw=0, label="duplicate weights"))
-        if len(cells) < len(QUANTITIES) * len(checkpoints) * len(sites):
+        if len(cells) < len(QUANTITIES) * len(checkpoints) * len(rows.names):
             handles.append(Patch(facecolor=_EMPTY, label="refused or not computed"))
-        figure.legend(handles=handles, loc="outside lower center", ncols=4)
+        style.legend_below(figure, handles, style.DIRECTION)
         style.settle(figure)
     return figure
 
 
-def _heatmap(ax: Axes, cells: pd.DataFrame, quantity: str, checkpoints: pd.DataFrame, sites: pd.DataFrame) -> bool:
+@dataclass(frozen=True)
+class _Rows:
+    """Where the rows of the sites lie: `bottom` and `top` of each, single sites higher where there are many blocks."""
+
+    names: list[str]
+    depths: list[float]
+    single: np.ndarray
+    bottom: np.ndarray
+    top: np.ndarray
+
+    @classmethod
+    def of(cls, sites: pd.DataFrame) -> "_Rows":
+        kinds = sites["kind"].to_numpy()
+        single = kinds != "block"
+        thick = max(1.0, (~single).sum() / 10)
+        gaps = np.concatenate([[0.0], np.where(kinds[1:] != kinds[:-1], 0.3 * thick, 0.0)])
+        top = np.cumsum(gaps + np.where(single, thick, 1.0))
+        return cls(list(sites["name"]), list(sites["depth"]), single, top - np.where(single, thick, 1.0), top)
+
+    @property
+    def middle(self) -> np.ndarray:
+        return (self.bottom + self.top) / 2
+
+
+def _heatmap(ax: Axes, cells: pd.DataFrame, quantity: str, checkpoints: pd.DataFrame, rows: _Rows) -> bool:
     """One panel; whether any of its cells is marked as not above its null."""
-    grids = {
-        name: cells.pivot(index="site", columns="revision", values=name).reindex(
-            index=sites["site"], columns=checkpoints["revision"]
-        )
+    values, null = (
+        cells.pivot(index="depth", columns="revision", values=name)
+        .reindex(index=rows.depths, columns=checkpoints["revision"])
+        .to_numpy(dtype=float)
         for name in ("value", "null")
-    }
-    values, null = (grids[name].to_numpy(dtype=float) for name in ("value", "null"))
-    ax.set_facecolor(_EMPTY)
-    ax.spines[:].set_visible(True)
-    bounds = OPTIMALITY_RANGE if quantity == "optimality" else (-np.inf, np.inf)
+    )
+    count = len(checkpoints)
+    ax.set_xlim(0, count)
+    ax.set_ylim(0, rows.top[-1])
+    for bottom, top in zip(rows.bottom, rows.top, strict=True):
+        ax.add_patch(Rectangle((0, bottom), count, top - bottom, fc=_EMPTY, lw=0, zorder=0.5))
     if np.isfinite(values).any():
-        low, high = max(np.nanmin(values), bounds[0]), min(np.nanmax(values), bounds[1])
-        mesh = ax.pcolormesh(values, cmap=style.VALUE_COLOURS, vmin=low, vmax=max(high, low + 1e-9), rasterized=True)
-        mesh.set_gid(quantity)
-        ends = ("min" if np.nanmin(values) < low else "") + ("max" if np.nanmax(values) > high else "")
-        figure = ax.get_figure(root=True)
-        assert figure is not None
-        bar = figure.colorbar(
-            mesh, ax=ax, pad=0.02, aspect=22, extend={"": "neither", "minmax": "both"}.get(ends, ends)
-        )
-        bar.set_label("ratio" if quantity == "optimality" else "bits")
+        _mesh(ax, values, quantity, rows)
     else:
-        ax.set_xlim(0, len(checkpoints))
-        ax.set_ylim(0, len(sites))
         ax.text(0.5, 0.5, f"no {quantity} in the table", transform=ax.transAxes, ha="center", va="center")
     with np.errstate(invalid="ignore"):
         below = (values <= null) & (quantity != "optimality")  # its null is the raw ratio, another number
-    size = np.clip(90.0 / max(len(checkpoints) * 1.2, len(sites)), 0.5, 4.0)
+    size = float(np.clip(90.0 / max(count * 1.2, len(values)), 0.5, 4.0))
     up, across = np.nonzero(below)
-    ax.scatter(
-        across + 0.5, up + 0.5, s=size**2, facecolors="white", edgecolors=style.INK, linewidths=0.1 * size, gid="dots"
-    )
-    for column in np.flatnonzero(checkpoints["duplicate"].to_numpy()):
-        hatched = Rectangle((column, 0), 1, len(sites), fill=False, hatch="/////", lw=0, ec="white", gid="duplicate")
+    look = {"facecolors": "white", "edgecolors": style.INK, "linewidths": 0.1 * size}
+    ax.scatter(across + 0.5, rows.middle[up], s=size**2, zorder=3, gid="dots", **look)
+    for column in np.flatnonzero(checkpoints["duplicate"].to_numpy()).tolist():
+        hatched = Rectangle((column, 0), 1, float(rows.top[-1]), fill=False, hatch="/////", lw=0, ec="white")
+        hatched.set_gid("duplicate")
         ax.add_patch(hatched)
-    kinds = sites["kind"].to_numpy()
-    for row in np.flatnonzero(kinds[1:] != kinds[:-1]):
-        ax.axhline(row + 1, color="white", lw=2)
     stages = checkpoints["stage"].to_numpy()
-    for column in np.flatnonzero(stages[1:] != stages[:-1]):
+    for column in np.flatnonzero(stages[1:] != stages[:-1]).tolist():
         ax.axvline(column + 1, color=style.CATEGORIES[1], lw=1)
-    _ticks(ax, checkpoints, sites)
+    _ticks(ax, checkpoints, rows)
     return bool(below.any())
 
 
-def _ticks(ax: Axes, checkpoints: pd.DataFrame, sites: pd.DataFrame) -> None:
+def _mesh(ax: Axes, values: Float[np.ndarray, "sites checkpoints"], quantity: str, rows: _Rows) -> None:
+    """The cells, row by row where the rows lie, with their colour bar."""
+    bounds = OPTIMALITY_RANGE if quantity == "optimality" else (-np.inf, np.inf)
+    low, high = max(np.nanmin(values), bounds[0]), min(np.nanmax(values), bounds[1])
+    norm = Normalize(low, max(high, low + 1e-9))
+    columns = np.arange(values.shape[1] + 1)
+    for row, (bottom, top) in enumerate(zip(rows.bottom, rows.top, strict=True)):
+        mesh = ax.pcolormesh(columns, [bottom, top], values[row : row + 1], cmap=style.VALUE_COLOURS, norm=norm)
+        mesh.set(rasterized=True, gid=f"{quantity}|{rows.names[row]}")
+    ends = ("min" if np.nanmin(values) < low else "") + ("max" if np.nanmax(values) > high else "")
+    extend = {"": "neither", "minmax": "both"}.get(ends, ends)
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    bar = figure.colorbar(ScalarMappable(norm, style.VALUE_COLOURS), ax=ax, pad=0.02, aspect=22, extend=extend)
+    bar.set_label("ratio" if quantity == "optimality" else "bits")
+
+
+def _ticks(ax: Axes, checkpoints: pd.DataFrame, rows: _Rows) -> None:
     """Six steps and nine blocks are named at most; embedding and norm always."""
-    blocks = np.flatnonzero((sites["kind"] == "block").to_numpy())
-    others = np.flatnonzero((sites["kind"] != "block").to_numpy())
-    chosen = (
-        [int(blocks[place]) for place in style.thin(len(blocks), MOST_ROW_NAMES - len(others))] if len(blocks) else []
-    )
-    named = sorted([*chosen, *others.tolist()])
-    if len(sites) > 2 * MOST_ROW_NAMES:
-        named = [row for row in named if row in others or all(abs(row - other) > 3 for other in others)]
-    ax.set_yticks([row + 0.5 for row in named], labels=list(sites["name"].iloc[named]))
+    blocks, others = np.flatnonzero(~rows.single), np.flatnonzero(rows.single)
+    named = sorted([*blocks[style.thin(len(blocks), MOST_ROW_NAMES)].tolist(), *others.tolist()])
+    ax.set_yticks(rows.middle[named], labels=[rows.names[row] for row in named])
     columns = style.thin(len(checkpoints), 6)
-    ax.set_xticks(
-        [column + 0.5 for column in columns],
-        labels=[style.step_text(step) for step in checkpoints["step"].iloc[columns]],
-    )
+    steps = checkpoints["step"].iloc[columns]
+    ax.set_xticks([column + 0.5 for column in columns], labels=[style.step_text(step) for step in steps])
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)

@@ -14,10 +14,15 @@ FONT_SIZE = 6.5
 
 
 def write_beside(
-    ax: Axes, points: Float[np.ndarray, "labels 2"], texts: Sequence[str], obstacles: Float[np.ndarray, "drawn 2"]
+    ax: Axes,
+    points: Float[np.ndarray, "labels 2"],
+    texts: Sequence[str],
+    obstacles: Float[np.ndarray, "drawn 2"],
+    covering: float = COVERING,
 ) -> list[Annotation]:
     """Write each text near its point (data coordinates), off the obstacles and off every text already in the axes.
 
+    `covering` is what covering one obstacle costs, in pixels of distance: small for a name, large for a remark.
     The layout must be settled: places are found in pixels. A text that finds no free place is left out.
     """
     figure = ax.get_figure(root=True)
@@ -36,7 +41,7 @@ def write_beside(
         anchor = ax.transData.transform(point)
         covered = np.minimum(_covered(places, crowding, frame, 2.5 * pixel), 8)
         distance = _distance(places, anchor)
-        best = int(np.argmin(distance + COVERING * pixel * covered))
+        best = int(np.argmin(distance + covering * pixel * covered))
         taken = np.vstack([taken, places[best]])
         centre = ax.transAxes.inverted().transform((places[best, :2] + places[best, 2:]) / 2)
         leader = {"arrowstyle": "-", "lw": 0.4, "color": "0.5", "shrinkA": 0, "shrinkB": 2}
@@ -95,7 +100,7 @@ def _overlaps(
 ) -> Bool[np.ndarray, "places"]:
     low = places[:, None, :2] - margin < boxes[None, :, 2:]
     high = places[:, None, 2:] + margin > boxes[None, :, :2]
-    return (low & high).all(axis=2).any(axis=1)
+    return np.asarray(np.any(np.all(low & high, axis=2), axis=1))
 
 
 def _crowding(drawn: Float[np.ndarray, "drawn 2"], frame: Float[np.ndarray, "4"]) -> Float[np.ndarray, "up across"]:

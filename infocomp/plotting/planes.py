@@ -19,7 +19,7 @@ from infocomp.plotting.selection import (
     default_label,
     drawable,
     labels_of,
-    models,
+    model_order,
     named_sites,
     values_of,
 )
@@ -93,7 +93,7 @@ def draw_plane_context(points: pd.DataFrame) -> Figure:
         ax.set_xlabel(f"{style.AXIS['context_complexity']}\n{style.DIRECTION}")
         ax.set_ylabel(f"{style.AXIS['expressivity']}\nY: the {points['label'].iloc[0]} that follows")
         draw_diagonal(ax)
-        finish(figure, [ax], points, columns=2)
+        finish(figure, [ax], points)
         write_names(ax, points, BOUND)
     return figure
 
@@ -118,7 +118,7 @@ def draw_plane_label(points: pd.DataFrame) -> Figure:
             if place % across == 0:
                 ax.set_ylabel(style.AXIS["expressivity"])
             draw_diagonal(ax)
-        finish(figure, used, points, columns=2 if across == 1 else 4)
+        finish(figure, used, points)
         for ax, label in zip(used, labels, strict=True):
             write_names(ax, points[points["label"] == label], EQUALITY)
     return figure
@@ -137,7 +137,7 @@ def _joined(
     if close:
         joined = joined[joined["kind"].isin(["block", "norm"])]
     chosen = named_sites(joined, max(2, MOST_LAYERS // max(1, joined["model"].nunique())))
-    order = {model: place for place, model in enumerate(models(rows))}
+    order = model_order(rows)
     chosen = chosen.assign(close=close, place=chosen["model"].map(order))
     return chosen.sort_values(["place", "depth", "position"], kind="stable", ignore_index=True).drop(columns="place")
 

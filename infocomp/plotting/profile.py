@@ -43,7 +43,8 @@ def layer_profile_rows(table: pd.DataFrame, model: str | None = None, corpus: st
     found = found[found["revision"] == last]
     depths = sorted(found["depth"].unique())
     kinds = dict(zip(found["depth"], found["kind"], strict=True))
-    gaps = np.cumsum([0.0] + [1.0 + 0.6 * (kinds[a] != kinds[b]) for a, b in pairwise(depths)])
+    apart = max(1.6, len(depths) / 12)
+    gaps = np.cumsum([0.0] + [1.0 if kinds[one] == kinds[other] else apart for one, other in pairwise(depths)])
     if "efficiency" not in found:
         found = found.assign(efficiency=np.nan)
     placed = found.assign(place=found["depth"].map(dict(zip(depths, gaps, strict=True))))
@@ -53,13 +54,13 @@ def layer_profile_rows(table: pd.DataFrame, model: str | None = None, corpus: st
 def draw_layer_profile(points: pd.DataFrame) -> Figure:
     """The figure of `layer_profile_rows`."""
     with style.styled():
-        figure = style.new_figure(style.PAGE, 2.9)
-        axes: list[Axes] = list(figure.subplots(1, 2, sharex=True).flat)
+        figure = style.new_figure(style.PAGE, 3.1)
+        axes: list[Axes] = list(figure.subplots(1, 2).flat)
         labels = list(points["label"].unique())
         for ax, quantity in zip(axes, ("complexity", "expressivity"), strict=True):
             own = points[points["quantity"] == quantity]
             for (label, _kind), path in own.groupby(["label", "kind"], sort=False):
-                _profile(ax, path.sort_values("place"), labels.index(str(label)))
+                _profile(ax, path.sort_values("place"), labels.index(str(label)), points["site"].nunique())
             ax.set_ylabel(style.AXIS[quantity])
             if own.empty:
                 ax.text(0.5, 0.5, f"no {quantity} in the table", transform=ax.transAxes, ha="center", va="center")
@@ -69,13 +70,14 @@ def draw_layer_profile(points: pd.DataFrame) -> Figure:
         axes[1].set_title("Y: the … that follows")
         step = points["step"].iloc[0]
         when = f"step {style.step_text(step)}" if np.isfinite(step) else str(points["revision"].iloc[0])
-        figure.supxlabel(f"site, {when}; {style.DIRECTION}", fontsize=8)
-        figure.legend(handles=_legend(points, labels), loc="outside lower center", ncols=7)
+        for ax in axes:
+            ax.set_xlabel(f"site, at {when}")
+        style.legend_below(figure, _legend(points, labels), style.DIRECTION)
         style.settle(figure)
     return figure
 
 
-def _profile(ax: Axes, path: pd.DataFrame, order: int) -> None:
+def _profile(ax: Axes, path: pd.DataFrame, order: int, sites: int) -> None:
     colour, marker = style.CATEGORIES[order % len(style.CATEGORIES)], style.MARKERS[order % len(style.MARKERS)]
     place, hollow = path["place"], bool(path["duplicate"].any())
     many = len(path) > 24
@@ -92,8 +94,8 @@ def _profile(ax: Axes, path: pd.DataFrame, order: int) -> None:
         elinewidth=0.7,
         zorder=3,
     )
-    single = len(path) == 1
-    x = [place.iloc[0] - 0.35, place.iloc[0] + 0.35] if single else place
+    single, wide = len(path) == 1, 0.35 * max(1.0, sites / 20)
+    x = [place.iloc[0] - wide, place.iloc[0] + wide] if single else place
     for column, dashes, width in (("null", _DASHES, 0.8), ("ceiling", _DOTS, 0.9)):
         y = path[column].repeat(2) if single else path[column]
         ax.plot(x, y, color=colour, ls=dashes, lw=width, zorder=2, gid=column)
@@ -116,7 +118,9 @@ def _efficiency(ax: Axes, points: pd.DataFrame) -> None:
     ratio = ratio[np.isfinite(ratio)]
     if len(ratio) and np.ptp(ratio) < 1e-6 * ratio.mean():
         factor = float(ratio.mean())
-        axis = ax.secondary_yaxis("right", functions=(lambda bits: bits * factor, lambda share: share / factor))
+        axis = ax.secondary_yaxis(
+            "right", functions=(lambda bits: np.asarray(bits) * factor, lambda share: np.asarray(share) / factor)
+        )
         axis.set_ylabel("efficiency, bits / log₂ m")
 
 

@@ -64,6 +64,11 @@ def models(rows: pd.DataFrame) -> list[str]:
     return [str(name) for name in rows.loc[rows["estimator"] != CLASSICAL, "model"].unique()]
 
 
+def model_order(rows: pd.DataFrame) -> dict[str, int]:
+    """Each model's place: the order of appearance gives its marker in every figure."""
+    return {model: place for place, model in enumerate(models(rows))}
+
+
 def short_names(names: list[str]) -> dict[str, str]:
     """Models by the last part of their path, where that still tells them apart."""
     last = {name: name.rstrip("/").rsplit("/", 1)[-1] for name in names}
@@ -90,7 +95,8 @@ def values_of(rows: pd.DataFrame, quantity: str, label: str | None = None) -> pd
     wanted = (rows["quantity"] == quantity) & (rows["kind"] != "control") & (rows["estimator"] != CLASSICAL)
     if label is not None:
         wanted &= rows["label"] == label
-    found = rows[wanted].sort_values(["model", "depth", "position", "revision"], kind="stable")
+    found = rows[wanted].assign(place=rows["model"].map(model_order(rows)))
+    found = found.sort_values(["place", "depth", "position", "revision"], kind="stable").drop(columns="place")
     return found.drop_duplicates(["model", "revision", "site"])
 
 
@@ -104,18 +110,13 @@ def named_sites(rows: pd.DataFrame, most: int) -> pd.DataFrame:
     return pd.concat(keep) if keep else rows
 
 
-def short_label(label: str) -> str:
-    """What X and Y stand for under a label: "input bigram", "output bigram"."""
-    return label or "label"
-
-
 def _one_variant(rows: pd.DataFrame) -> pd.DataFrame:
     """Raw rows where a model has them, one estimator of informations, the first seed of each site."""
     information = rows["quantity"].isin(INFORMATIONS)
     estimators = sorted(rows.loc[information, "estimator"].unique(), key=lambda name: (name != "soft", name))
     rows = rows[~information | rows["estimator"].isin(estimators[:1])]
     ranks = {"": 0, "raw": 0, "centred": 1}
-    rank = rows["rows"].fillna("").map(lambda name: ranks.get(name, 2))
+    rank = rows["rows"].fillna("").map(ranks).fillna(2)
     rows = rows[rank == rank.groupby([rows["model"], rows["quantity"]]).transform("min")]
     seed = rows["seed"].astype("float64").fillna(-1.0)
     first = seed.groupby([rows["model"], rows["site"], rows["quantity"], rows["label"]]).transform("min")
@@ -148,7 +149,10 @@ def _with_sites(rows: pd.DataFrame) -> pd.DataFrame:
     component = {site: re.sub(r"\d+", "", site).rsplit("blocks..", 1)[-1] for site in layers}
     inside = sorted({component[site] for site, layer in layers.items() if not np.isnan(layer)})
     stream = STREAM if STREAM in inside else (inside or [STREAM])[0]
-    described = {site: _describe(site, layer, component[site] == stream) for site, layer in layers.items()}
+    described = {
+        site: _describe(site, layer, component[site] == stream, float(place))
+        for place, (site, layer) in enumerate(sorted(layers.items()))
+    }
     rows = rows.assign(
         kind=[described[site][0] for site in rows["site"]],
         depth=[described[site][1] for site in rows["site"]],
@@ -157,7 +161,7 @@ def _with_sites(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["kind"] != "inside"]
 
 
-def _describe(site: str, layer: float, in_stream: bool) -> tuple[str, float, str]:
+def _describe(site: str, layer: float, in_stream: bool, place: float) -> tuple[str, float, str]:
     if site == CONTROL:
         return "control", np.inf, "Gaussian"
     if site == "hook_embed":
@@ -167,4 +171,4 @@ def _describe(site: str, layer: float, in_stream: bool) -> tuple[str, float, str
         return "norm", 1e6 + after, "norm, scaled" if after else "norm"
     if not np.isnan(layer):
         return ("block" if in_stream else "inside"), layer, f"L{int(layer)}"
-    return "other", 2e6, site if len(site) <= 16 else f"{site[:15]}…"
+    return "other", 2e6 + place, site if len(site) <= 16 else f"{site[:15]}…"

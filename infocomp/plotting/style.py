@@ -13,6 +13,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Colormap, FuncNorm, ListedColormap
@@ -35,7 +36,7 @@ AXIS = {
     "complexity": "complexity I(X; J), bits",
     "expressivity": "expressivity I(Y; J), bits",
     "context_complexity": "context complexity I(context; J), bits",
-    "optimality": "optimality, I(Y; J) / I(X; J) above null",
+    "optimality": "optimality, ratio above the null",
     "bits_per_byte": "coding rate, bits per byte",
 }
 
@@ -48,6 +49,7 @@ _SETTINGS = {
     "xtick.labelsize": 7,
     "ytick.labelsize": 7,
     "legend.fontsize": 7,
+    "legend.title_fontsize": 7,
     "legend.frameon": False,
     "legend.handlelength": 2.2,
     "legend.columnspacing": 1.2,
@@ -91,6 +93,17 @@ def settle(figure: Figure) -> None:
     figure.set_layout_engine("none")
 
 
+def legend_below(figure: Figure, handles: Sequence[Artist], title: str | None = None) -> None:
+    """A legend under everything, in as many columns as the figure is wide enough for; nothing where it is empty."""
+    if not handles and not title:
+        return
+    for columns in range(min(7, max(1, len(handles))), 0, -1):
+        legend = figure.legend(handles=list(handles), loc="outside lower center", ncols=columns, title=title)
+        if columns == 1 or legend.get_window_extent().width <= 0.98 * figure.bbox.width:
+            return
+        legend.remove()
+
+
 def save(figure: Figure, folder: str | Path, name: str, drawn: pd.DataFrame) -> list[Path]:
     """Write `name`.pdf, .png and .csv (the rows that were drawn) into `folder`; equal figures give equal bytes."""
     folder = Path(folder)
@@ -109,7 +122,7 @@ def clipped(name: str, low: float, high: float) -> Colormap:
 
 
 STEP_COLOURS = clipped("cividis", 0.0, 0.96)
-DEPTH_COLOURS = clipped("plasma", 0.0, 0.86)
+DEPTH_COLOURS = clipped("plasma", 0.0, 0.8)
 VALUE_COLOURS = clipped("viridis", 0.0, 1.0)
 
 
@@ -158,9 +171,13 @@ def step_axis(ax: Axes, steps: Sequence[float]) -> None:
 
 
 def thin(count: int, most: int) -> list[int]:
-    """At most `most` of the positions 0 … count-1, evenly spread, the first and the last among them."""
+    """At most `most` of the positions 0 … count-1: equal steps from the first, and the last (a step may be longer)."""
     if count <= most:
         return list(range(count))
     if most == 1:
         return [count - 1]
-    return sorted({round(position) for position in np.linspace(0, count - 1, most)})
+    stride = -(-(count - 1) // (most - 1))
+    chosen = list(range(0, count - 1, stride))
+    if len(chosen) > 1 and count - 1 - chosen[-1] <= stride / 2:
+        chosen.pop()
+    return [*chosen, count - 1]

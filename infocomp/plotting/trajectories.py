@@ -12,13 +12,15 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.typing import ColorType
 
 from infocomp.plotting import style
 from infocomp.plotting.placement import write_beside
 from infocomp.plotting.selection import short_names
 
 _DOTS = (0, (1, 1))
-_SIGNS = (" ●", " ▲", " ■", " ◆", " ▼", " +")  # style.MARKERS in text
+REMARK = 60.0
+_SIGNS = (" •", " ▴", " ▪", " ⬩", " ▾", " +")  # style.MARKERS in text
 
 
 def draw_trajectories(ax: Axes, points: pd.DataFrame) -> None:
@@ -38,10 +40,10 @@ def draw_trajectories(ax: Axes, points: pd.DataFrame) -> None:
         kind = str(path["kind"].iloc[0])
         marker = style.MARKERS[names.index(str(model)) % len(style.MARKERS)]
         ax.plot(path["x"], path["y"], ls=style.LINES[kind], lw=0.7, color=_line_colour(kind), zorder=2)
-        rgba = [colours.to_rgba(step) if np.isfinite(step) else (0.5, 0.5, 0.5, 1.0) for step in path["position"]]
+        rgba = [tuple(colours.to_rgba(step)) if np.isfinite(step) else "0.5" for step in path["position"]]
         for hollow, order in ((False, 3.0), (True, 3.5)):
             shown = (path["duplicate"] == hollow).to_numpy()
-            edges = [colour for colour, keep in zip(rgba, shown, strict=True) if keep]
+            edges: list[ColorType] = [colour for colour, keep in zip(rgba, shown, strict=True) if keep]
             ax.scatter(
                 path["x"][shown],
                 path["y"][shown],
@@ -70,7 +72,7 @@ def draw_diagonal(ax: Axes) -> None:
     ax.axis(view)
 
 
-def finish(figure: Figure, axes: list[Axes], points: pd.DataFrame, columns: int) -> None:
+def finish(figure: Figure, axes: list[Axes], points: pd.DataFrame) -> None:
     """Colour bar and legend, then the layout settled."""
     steps = _steps(points)
     if len(steps):
@@ -79,7 +81,7 @@ def finish(figure: Figure, axes: list[Axes], points: pd.DataFrame, columns: int)
         bar.set_ticks(ticks, labels=[style.step_text(tick) for tick in ticks])
         bar.ax.minorticks_off()
         bar.set_label("training step, as log(step + 1)")
-    figure.legend(handles=_legend(points, axes), loc="outside lower center", ncols=columns)
+    style.legend_below(figure, _legend(points, axes))
     style.settle(figure)
 
 
@@ -93,10 +95,12 @@ def write_names(ax: Axes, points: pd.DataFrame, diagonal: str) -> None:
     equal = np.linspace(low, high, 60)[:, None].repeat(2, axis=1) if low < high else np.empty((0, 2))
     obstacles = np.vstack([*drawn, equal])
     if len(equal):
-        write_beside(ax, equal[35:36], [diagonal], np.vstack([obstacles, points[["x_null", "y_null"]].to_numpy()]))
+        write_beside(
+            ax, equal[35:36], [diagonal], np.vstack([obstacles, points[["x_null", "y_null"]].to_numpy()]), REMARK
+        )
     note = _null_out_of_view(ax, paths)
     if note:
-        write_beside(ax, np.array([[right, bottom]]), [note], obstacles)
+        write_beside(ax, np.array([[right, bottom]]), [note], obstacles, REMARK)
     last = paths.drop_duplicates(["model", "site"], keep="last")
     models = list(paths["model"].unique())
     signs = dict(zip(models, _SIGNS, strict=False)) if len(models) > 1 else {}

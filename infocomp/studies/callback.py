@@ -51,7 +51,9 @@ class Callback(TrainerCallback):
         unit = None
         if self._store is not None:
             decides = {"corpus": dict(self._prepared.identity()), "sites": list(self.sites), "step": step}
-            unit = unit_name(study="callback", model=self.name, settings=repr(sorted(self._settings.items())), **decides)
+            unit = unit_name(
+                study="callback", model=self.name, settings=repr(sorted(self._settings.items())), **decides
+            )
             if self._store.state(unit) == "done":
                 return None
         rows = measure(

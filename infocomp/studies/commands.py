@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from infocomp.config import load_config, to_yaml
+from infocomp.execution.runner import Event
 from infocomp.execution.session import Bars, run_study
 from infocomp.execution.table import read
 
@@ -26,23 +27,16 @@ def open_study(config: Path | dict, settings: Sequence[str], out: Path) -> tuple
     return resolved.open(Path(out)), to_yaml(resolved)
 
 
-def run_and_tell(
-    config: Path | dict, settings: Sequence[str], out: Path, wandb_offline: bool | None = None
-) -> int:
+def run_and_tell(config: Path | dict, settings: Sequence[str], out: Path, wandb_offline: bool | None = None) -> int:
     """Run a study with bars, print its summary and where everything lies; returns the exit code."""
     study, text = open_study(config, settings, out)
-    live = None
-    if wandb_offline is not None:
-        from infocomp.execution.wandb_log import LiveLogger
-
-        live = LiveLogger(out, offline=wandb_offline)
+    live = _Live(out, wandb_offline)
     report = Bars()
     try:
-        outcome, figures = run_study(study, text, report, None if live is None else live.after_unit)
+        outcome, figures = run_study(study, text, report, live)
     finally:
         report.end()
-        if live is not None:
-            live.finish()
+        live.close()
     if (Path(out) / "results.parquet").exists():
         print(summary(read(out)))
         print(f"\ntable   {out}/results.parquet")
@@ -53,6 +47,28 @@ def run_and_tell(
     if outcome.stopped:
         print(f"stopped {outcome.stopped}", file=sys.stderr)
     return outcome.exit_code
+
+
+class _Live:
+    """W&B while the run goes on, where it was asked for; opened once the run's folder is there."""
+
+    def __init__(self, out: Path, offline: bool | None) -> None:
+        self._out, self._offline = out, offline
+        self._logger: Any = None
+
+    def __call__(self, event: Event) -> None:
+        if self._offline is None:
+            return
+        if self._logger is None:
+            from infocomp.execution.wandb_log import LiveLogger
+
+            self._logger = LiveLogger(self._out, offline=self._offline)
+        self._logger(event)
+
+    def close(self) -> None:
+        """Attach table and figures, end the run."""
+        if self._logger is not None:
+            self._logger.close()
 
 
 def plot_and_tell(folders: Sequence[Path], out: Path | None) -> None:
@@ -109,7 +125,9 @@ def summary(table: pd.DataFrame) -> str:
     text = pd.DataFrame(lines).to_string(index=False, float_format=lambda value: f"{value:.3f}", na_rep="")
     classical = rows[rows["estimator"] == "classical"]
     coders = ", ".join(f"{row.model} {row.value:.3f}" for row in classical.itertuples())
-    about = "complexity I(token; J), expressivity I(next token; J), bits, mean over blocks; J the soft-quantised direction"
+    about = (
+        "complexity I(token; J), expressivity I(next token; J), bits, mean over blocks; J the soft-quantised direction"
+    )
     return f"\n{text}\n\n{about}" + (f"\nclassical coders, bits/byte on the same bytes: {coders}" if coders else "")
 
 

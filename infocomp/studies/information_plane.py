@@ -6,6 +6,7 @@ corpus, and, where the model is trained by the run itself, one for the training.
 
 import gc
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,16 @@ from infocomp.execution.table import read
 from infocomp.plotting.draw import draw_all
 from infocomp.studies.information_probe import scratch_folder, scratch_needed
 from infocomp.studies.measurement import CONTROL_SITE, measure_control, measure_corpus
+from infocomp.studies.planning import (
+    CLASSICAL_BYTES_A_SECOND,
+    FIGURE_SECONDS,
+    LOADING_BYTES_A_SECOND,
+    LOADING_SECONDS,
+    Plan,
+    calibrate,
+    memory_needed,
+    training_time,
+)
 from infocomp.studies.prepared import PreparedCorpus, prepare_corpus
 from infocomp.studies.settings import (
     DEFAULT_SITES,
@@ -35,7 +46,7 @@ from infocomp.studies.settings import (
     Names,
     as_tuple,
 )
-from infocomp.training.series import SeriesSettings, series_is_complete, train_series
+from infocomp.training.series import SeriesSettings, checkpoint_folder, is_checkpoint, train_series
 from infocomp.units import bits
 
 CONTROL_REVISION = "control"
@@ -89,13 +100,17 @@ class InformationPlane:
             where = model.path or model.repository
             assert where is not None
             return SingleSource(where, model.revision, model.cache_dir, endpoint=model.endpoint)
-        batch_tokens = model.batch_tokens or self.series.batch_tokens
+        batch_tokens = model.batch_tokens or self.series.tokens_per_step
         return DirectorySource(self.out / "checkpoints", model.revisions, model.table_name, batch_tokens)
 
     @property
     def series(self) -> SeriesSettings:
         """How the run's own model is trained."""
         return self.config.model.series or SeriesSettings()
+
+    def series_steps(self) -> list[int]:
+        """Steps at which the run's own model is saved."""
+        return self.series.checkpoints.steps(self.series.steps)
 
     @property
     def trains(self) -> bool:
@@ -108,14 +123,24 @@ class InformationPlane:
         unit = unit_name(study="training", settings=settings.model_dump(mode="json"), model=name)
 
         def run() -> UnitResult:
-            losses = train_series(settings, self.out, report.advance)
+            done = [0]
+
+            def advance(step: int, steps: int, loss: float) -> None:
+                report.advance(step - done[0])
+                report.detail(f"loss {bits(loss):.3f} bits/token")
+                done[0] = step
+
+            trained = train_series(settings, self.out, advance)
+            if trained.training.status != "ok":
+                raise ValueError(f"training stopped: {trained.training.message}")
             common = {"model": name, "quantity": "training_loss", "estimator": "code_length", "draw": "mean"}
             common |= {"unit": "bits/token", "seed": settings.seed, "in_training": "known"}
             rows = [
                 common
-                | {"revision": f"step{step}", "step": step, "tokens_seen": step * settings.batch_tokens}
-                | {"value": bits(loss)}
-                for step, loss in losses.items()
+                | {"revision": f"step{row['step']}", "step": row["step"], "tokens_seen": row["tokens"]}
+                | {"value": bits(float(row["loss"]))}
+                for row in trained.training.rows
+                if row["step"] in trained.checkpoints
             ]
             return UnitResult(rows)
 
@@ -137,7 +162,7 @@ class InformationPlane:
         if self.trains:
             report.begin("training", self.series.steps, "step")
             unit = self.training_unit(report)
-            if not series_is_complete(self.series, self.out):
+            if not all(is_checkpoint(checkpoint_folder(self.out, step)) for step in self.series_steps()):
                 Store(self.out).part_path(unit.name).unlink(missing_ok=True)
             yield "train", [unit]
             report.end()
@@ -154,6 +179,60 @@ class InformationPlane:
     def figures(self) -> list[Path]:
         """Draw every figure that the table in the folder allows."""
         return draw_all(read(self.out), self.out / "figures")
+
+    def plan(self, report: Report) -> Plan:
+        """What a run would need; no checkpoint is loaded and nothing is downloaded but tokenizer and configuration."""
+        with tempfile.TemporaryDirectory(prefix="infocomp-plan-") as folder:
+            source, parts, steps = self.source, {}, 0
+            untrained = self.trains and not all(
+                is_checkpoint(checkpoint_folder(self.out, step)) for step in self.series_steps()
+            )
+            if untrained:
+                report.note("calibrating: a few steps of training")
+                parts["training"] = training_time(self.series, Path(folder))
+                source, steps = DirectorySource(Path(folder) / "checkpoints"), len(self.series_steps())
+            checkpoints = source.list()
+            report.note("reading and labelling the text")
+            orders = self.config.estimator.orders
+            tokenizer, config = source.tokenizer(), source.config()
+            corpora = [prepare_corpus(corpus, tokenizer, orders, corpus_cache()) for corpus in self.config.corpora]
+        report.note("calibrating: one slice of the text through random weights of the same shape")
+        n = steps or len(checkpoints)
+        device = device_of(self.config.compute)
+        measured, memory, scratch, model_bytes = 0.0, 0, 0, 0
+        for prepared in corpora:
+            seconds, sites, model_bytes = calibrate(
+                config, prepared, self.config.sites, self.config.estimator, self.config.compute, device
+            )
+            measured += seconds * n
+            needed = memory_needed(prepared, sites, self.config.estimator, self.config.compute, model_bytes)
+            memory, scratch = max(memory, needed[0]), max(scratch, needed[1])
+        parts["measuring"] = measured
+        weights = [checkpoint.size_bytes for checkpoint in checkpoints]
+        hub = self.config.model.source == "hub"
+        parts["loading"] = n * (LOADING_SECONDS + (sum(weights) / len(weights)) / LOADING_BYTES_A_SECOND)
+        parts["classical coders"] = sum(int(p.corpus.byte_counts.sum()) for p in corpora) / CLASSICAL_BYTES_A_SECOND
+        parts["figures"] = FIGURE_SECONDS
+        kept = self.config.model.keep or self.config.model.cache_dir is None
+        disk = (sum(weights) if kept else max(weights)) if hub else steps * model_bytes * 3
+        done = 0 if untrained else sum(Store(self.out).state(unit.name) == "done" for unit in self.units())
+        notes = ["downloads are not part of the time"] if hub else []
+        return Plan(
+            checkpoints=n,
+            corpora=[
+                (p.name, p.corpus.n_documents, len(p.corpus.tokens), p.n_rows) for p in corpora
+            ],
+            units=(n + 2) * len(corpora) + self.trains,
+            done=done,
+            download=sum(weights) if hub else 0,
+            disk=disk + 50_000 * n,
+            memory=memory,
+            scratch=scratch,
+            seconds=sum(parts.values()),
+            parts=parts,
+            duplicates={} if untrained else self.duplicates(),
+            notes=notes,
+        )
 
     # --- units ----------------------------------------------------------------------------------------------------
 
@@ -251,9 +330,7 @@ class InformationPlane:
     def _decides(self, prepared: PreparedCorpus, sites: int) -> dict[str, Any]:
         compute, estimator = self.config.compute, self.config.estimator
         variants = sites * len(estimator.rows)
-        on_disk = scratch_needed(
-            variants, prepared.n_rows, estimator.draws, estimator.bins, compute.memory_budget
-        )
+        on_disk = scratch_needed(variants, prepared.n_rows, estimator.draws, estimator.bins, compute.memory_budget)
         return {
             "corpus": dict(prepared.identity()),
             "estimator": estimator.model_dump(mode="json"),
@@ -299,7 +376,9 @@ def device_of(compute: ComputeSettings) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"compute.device {compute.device!r} is not to be had here ({reason}); use auto or cpu.") from None
+        raise ValueError(
+            f"compute.device {compute.device!r} is not to be had here ({reason}); use auto or cpu."
+        ) from None
     return device
 
 
@@ -310,5 +389,3 @@ def corpus_cache() -> Path:
         return Path(given)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "infocomp"
-
-

@@ -49,8 +49,10 @@ def measure(
     an unknown site.
     """
     estimator = EstimatorSettings(bins=bins, draws=draws, seed=seed, orders=tuple(orders))
-    prepared = texts if isinstance(texts, PreparedCorpus) else prepare_texts(
-        texts, tokenizer, context_length=context_length, bos=bos, orders=orders
+    prepared = (
+        texts
+        if isinstance(texts, PreparedCorpus)
+        else prepare_texts(texts, tokenizer, context_length=context_length, bos=bos, orders=orders)
     )
     if labels is not None:
         prepared = with_labels(prepared, labels)
@@ -90,9 +92,11 @@ def prepare_texts(
 
 def with_labels(prepared: PreparedCorpus, labels: Labels) -> PreparedCorpus:
     """The same corpus with more label sets; integers per token become integers per measured row."""
-    given = [
-        LabelSet(name, None, "input", np.asarray(ids)) for name, ids in labels.items()
-    ] if isinstance(labels, Mapping) else list(labels)
+    given = (
+        [LabelSet(name, None, "input", np.asarray(ids)) for name, ids in labels.items()]
+        if isinstance(labels, Mapping)
+        else list(labels)
+    )
     n_tokens = len(prepared.corpus.tokens)
     more = []
     for label in given:

@@ -1,4 +1,4 @@
-"""One model on one prepared corpus: one forward pass, every site, every label, the coding rate, as rows of the table."""
+"""One model on one prepared corpus: one forward pass for every site, every label and the coding rate, as rows."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence

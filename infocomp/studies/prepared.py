@@ -131,9 +131,7 @@ def _documents(settings: CorpusSettings) -> list[Document]:
     return held_out_documents() if settings.builtin == "held_out" else training_documents()
 
 
-def _labels(
-    windows: Windows, orders: tuple[int, ...], cache: Path | None, settings: CorpusSettings
-) -> list[LabelSet]:
+def _labels(windows: Windows, orders: tuple[int, ...], cache: Path | None, settings: CorpusSettings) -> list[LabelSet]:
     """n-gram labels, from the cache where the same tokens were cut and labelled the same way before."""
     if cache is None:
         return n_gram_labels(windows.corpus.tokens, windows.row_tokens, orders)

@@ -15,7 +15,7 @@ def as_tuple(value: object) -> object:
 
 
 def as_bytes(value: object) -> object:
-    """"4 GiB", "512 MB" or a number of bytes as an integer."""
+    """ "4 GiB", "512 MB" or a number of bytes as an integer."""
     if isinstance(value, str):
         match = re.fullmatch(r"\s*([\d.]+)\s*([kKMGT]?)(i?)B?\s*", value)
         if match is None:
@@ -115,9 +115,12 @@ class EstimatorSettings(Settings):
     ] = ("frequency",)
     min_count: Annotated[int, Field(ge=2)] = 5
     pilot_tokens: Annotated[int, Field(ge=1)] = 20_000
-    orders: Annotated[
-        tuple[Annotated[int, Field(ge=1, le=8)], ...], BeforeValidator(as_tuple), Field(min_length=1)
-    ] = (1, 2, 3, 4)
+    orders: Annotated[tuple[Annotated[int, Field(ge=1, le=8)], ...], BeforeValidator(as_tuple), Field(min_length=1)] = (
+        1,
+        2,
+        3,
+        4,
+    )
 
 
 class ComputeSettings(Settings):

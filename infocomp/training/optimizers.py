@@ -51,8 +51,8 @@ class AdamWSettings(BaseModel):
 class MuonSettings(BaseModel):
     """Muon on the hidden matrices, `rest` on everything else.
 
-    Hidden is every 2-D parameter that is neither an embedding nor the output head (as a Hugging Face model names it) nor
-    matches a glob of `not_hidden`, by which other models name their heads.
+    Hidden is every 2-D parameter that is neither an embedding nor the output head (as a Hugging Face model names it)
+    nor matches a glob of `not_hidden`, by which other models name their heads.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)

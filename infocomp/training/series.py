@@ -71,9 +71,9 @@ class SeriesSettings(BaseModel):
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "SeriesSettings":
-        if self.hidden_size % (4 * self.heads):
+        if self.hidden_size % (8 * self.heads):
             raise ValueError(
-                f"hidden_size must be a multiple of 4 x heads, so that a quarter of each head rotates; "
+                "hidden_size must be a multiple of 8 x heads, so that a quarter of each head can rotate in pairs; "
                 f"it is {self.hidden_size} with {self.heads} heads"
             )
         return self
@@ -120,9 +120,8 @@ def train_series(
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token=SEPARATOR, eos_token=SEPARATOR, unk_token=SEPARATOR
     )
-    separator = tokenizer.token_to_id(SEPARATOR)
+    separator = separator_id(tokenizer)
     model = _model(settings, tokenizer.get_vocab_size(), separator)
-    checkpoints: dict[int, Path] = {}
 
     def save(step: int, model: nn.Module) -> None:
         save_checkpoint(model, fast, checkpoint_folder(out, step), _unfinished(out))
@@ -159,6 +158,12 @@ class NextTokenLoss:
         return functional.cross_entropy(model.lm_head(hidden).flatten(0, 1), targets.flatten())
 
 
+def separator_id(tokenizer: Tokenizer) -> int:
+    number = tokenizer.token_to_id(SEPARATOR)
+    assert number is not None
+    return number
+
+
 def checkpoint_folder(out: Path, step: int) -> Path:
     return out / CHECKPOINTS / f"step{step}"
 
@@ -168,9 +173,7 @@ def is_checkpoint(folder: Path) -> bool:
     return all((folder / name).is_file() for name in ("config.json", "model.safetensors", "tokenizer.json"))
 
 
-def save_checkpoint(
-    model: nn.Module, tokenizer: PreTrainedTokenizerFast, folder: Path, unfinished: Path
-) -> None:
+def save_checkpoint(model: nn.Module, tokenizer: PreTrainedTokenizerFast, folder: Path, unfinished: Path) -> None:
     """Write a Hugging Face folder under `unfinished` and rename it; a whole one that stands there is left alone.
 
     OSError of one sentence where the disk is full, and nothing remains of the attempt.
@@ -229,7 +232,7 @@ def _tokenizer(texts: Sequence[str], vocabulary: int, path: Path) -> Tokenizer:
 def _tokens(texts: Sequence[str], tokenizer: Tokenizer, path: Path) -> Int[Tensor, "tokens"]:
     """All documents as one stream, a separator before each but the first; kept, since a resume needs it again."""
     if not path.is_file():
-        separator = tokenizer.token_to_id(SEPARATOR)
+        separator = separator_id(tokenizer)
         pieces = [np.array([separator, *encoding.ids]) for encoding in tokenizer.encode_batch_fast(list(texts))]
         buffer = io.BytesIO()
         np.save(buffer, np.concatenate(pieces)[1:].astype(np.int32))
@@ -246,7 +249,7 @@ def _model(settings: SeriesSettings, vocabulary: int, separator: int) -> GPTNeoX
         num_attention_heads=settings.heads,
         intermediate_size=4 * settings.hidden_size,
         max_position_embeddings=settings.context_length,
-        rotary_pct=0.25,
+        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 0.25},
         use_parallel_residual=True,
         tie_word_embeddings=False,
         bos_token_id=separator,

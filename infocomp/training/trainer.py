@@ -3,9 +3,9 @@
     task = Task(model, loss, ShuffledOrder(examples=1000, batch=32, seed=0))
     result = train(task, TrainerSettings(steps=512), "runs/mine", Hooks(save=write_checkpoint))
 
-Step N is a state of the weights: N updates were made. The row of step N holds the loss before update N + 1, checkpoint N
-the weights of that row. A run that was killed and is called again with the same arguments goes on from its last state
-to the same weights and rows; on one thread they are equal bit for bit.
+Step N is a state of the weights: N updates were made. The row of step N holds the loss before update N + 1, and
+checkpoint N the weights of that row. A run that was killed and is called again with the same arguments goes on from
+its last state to the same weights and rows; on one thread they are equal bit for bit.
 """
 
 import math
