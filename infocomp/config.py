@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import to_jsonable_python
 
 from infocomp import yaml_text
-from infocomp.config_errors import closest, inner_annotations, plain_annotations, sentences_of, shown
+from infocomp.config_errors import did_you_mean, inner_annotations, plain_annotations, sentences_of, shown
 
 VOLATILE = "volatile: changes how a run is done, not what comes out"
 """Marks a setting that `config_hash` leaves out: `device: Annotated[str, VOLATILE] = "auto"`."""
@@ -70,10 +70,10 @@ def study_model(name: str) -> type[StudyConfig]:
 
 
 def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> StudyConfig:
-    """The validated configuration in a YAML file or a dict, with overrides such as "estimator.bins=200" applied in order.
+    """The validated configuration in a YAML file or a dict, with overrides such as "estimator.bins=200" in their order.
 
-    The value of an override is YAML; its path may go into lists ("corpora.0.name") and into groups that the file leaves
-    at their default, whose other settings then keep that default. ConfigError with all sentences at once.
+    The value of an override is YAML; its path may go into lists ("corpora.0.name") and into groups that the file
+    leaves at their default, whose other settings then keep that default. ConfigError with all sentences at once.
     """
     where, data = _read(source)
     assignments, sentences = _assignments(overrides)
@@ -113,6 +113,8 @@ def _lasting(value: Any) -> Any:
         return {str(key): _lasting(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_lasting(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted((_lasting(item) for item in value), key=json.dumps)
     return to_jsonable_python(value)
 
 
@@ -140,7 +142,7 @@ def _read_file(path: Path) -> Any:
         return yaml_text.parse(path.read_text(encoding="utf-8-sig"), str(path))
     except FileNotFoundError as error:
         names = [entry.name for entry in path.parent.glob("*")]
-        raise ConfigError([f"{path}: there is no such file{closest(path.name, names)}."]) from error
+        raise ConfigError([f"{path}: there is no such file{did_you_mean(path.name, names)}"]) from error
     except UnicodeDecodeError as error:
         raise ConfigError([f"{path}: not UTF-8 at byte {error.start:,}; write it as UTF-8."]) from error
     except OSError as error:
@@ -151,12 +153,12 @@ def _read_file(path: Path) -> Any:
 
 def _study_model(data: dict[str, Any], where: str, sentences: list[str]) -> type[StudyConfig]:
     name = data.get("study")
-    known = f"known studies: {', '.join(map(repr, study_names()))}"
+    known = f"; known studies: {', '.join(map(repr, study_names()))}"
     if name is None:
-        raise ConfigError([*sentences, f"study: is required and missing in {where}; {known}."])
+        raise ConfigError([*sentences, f"study: is required and missing in {where}{known}."])
     if name not in study_names():
-        hint = closest(str(name), study_names())
-        raise ConfigError([*sentences, f"study: there is no study {shown(name)}{hint or '; ' + known}."])
+        ending = did_you_mean(str(name), study_names(), known)
+        raise ConfigError([*sentences, f"study: there is no study {shown(name)}{ending}"])
     return study_model(name)
 
 

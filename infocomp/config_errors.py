@@ -43,10 +43,10 @@ def shown(value: Any) -> str:
     return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 2]} …"
 
 
-def closest(name: str, names: Iterable[str]) -> str:
-    """ "; did you mean 'n_bins'?" where a name comes close, nothing where none does."""
+def did_you_mean(name: str, names: Iterable[str], otherwise: str = "") -> str:
+    """The end of a sentence about an unknown name: the name that comes close, else `otherwise`."""
     found = difflib.get_close_matches(name, list(names), n=1)
-    return f"; did you mean '{found[0]}'?" if found else ""
+    return f"; did you mean '{found[0]}'?" if found else f"{otherwise}."
 
 
 def plain_annotations(annotation: Any) -> list[Any]:
@@ -113,16 +113,16 @@ def _sentence(
     path: tuple[str | int, ...], faults: list[_Fault], model: type[BaseModel], overrides: Mapping[str, str]
 ) -> str:
     dotted = ".".join(map(str, path))
-    touching = [text for place, text in overrides.items() if _holds(place, dotted) or _holds(dotted, place)]
-    origin = f" (--set {', --set '.join(touching)})" if touching else ""
-    details = faults[0].details
+    details, ending = faults[0].details, "."
     if details["type"] == "missing":
         rule = "is required and missing"
     elif details["type"] == "extra_forbidden":
-        rule = f"there is no such setting, and it is {shown(details['input'])}{_meant(path, model)}"
+        rule, ending = f"there is no such setting, and it is {shown(details['input'])}", _meant(path, model)
     else:
         rule = _rule([fault.details for fault in faults])
-    return f"{dotted or 'config'}: {rule}{origin}".rstrip("?.") + ("?" if (rule + origin).endswith("?") else ".")
+    touching = [text for place, text in overrides.items() if _holds(place, dotted) or _holds(dotted, place)]
+    origin = f" (--set {', --set '.join(touching)})" if touching else ""
+    return f"{dotted or 'config'}: {rule}{origin}{ending}"
 
 
 def _holds(upper: str, lower: str) -> bool:
@@ -147,12 +147,11 @@ def _meant(path: tuple[str | int, ...], model: type[BaseModel]) -> str:
     for key in path[:-1]:
         annotations = inner_annotations(annotations, key)
     siblings = list(dict.fromkeys(name for annotation in annotations for name in _fields(annotation)))
-    near = closest(str(path[-1]), siblings)
     elsewhere = [place for place in _places(model) if place.rpartition(".")[2] == str(path[-1])]
-    if near or elsewhere:
-        return near or f"; did you mean '{elsewhere[0]}'?"
     more = ", …" if len(siblings) > _MOST_NAMES else ""
-    return f"; known here: {', '.join(map(repr, siblings[:_MOST_NAMES]))}{more}"
+    known = f"; known here: {', '.join(map(repr, siblings[:_MOST_NAMES]))}{more}"
+    ending = did_you_mean(str(path[-1]), siblings, known)
+    return f"; did you mean '{elsewhere[0]}'?" if elsewhere and not ending.endswith("?") else ending
 
 
 def _places(annotation: Any, above: str = "", depth: int = 0) -> list[str]:

@@ -5,7 +5,7 @@ PyYAML follows YAML 1.1, where `no` is false, `1e-3` is a string, `010` is 8 and
 """
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -36,7 +36,7 @@ class YamlError(ValueError):
 class _Loader(yaml.SafeLoader):
     """The core schema, and a list of the keys that stand twice."""
 
-    yaml_implicit_resolvers: dict = {}
+    yaml_implicit_resolvers: ClassVar[dict] = {}
 
     def __init__(self, text: str):
         super().__init__(text)
@@ -102,5 +102,5 @@ def parse(text: str, where: str) -> Any:
 
 
 def dump(value: Any) -> str:
-    """YAML of dicts, lists, strings, numbers, truth values and None that `parse` reads back equal, keys in their order."""
+    """YAML of dicts, lists, strings, numbers, truth values and None, keys in order; `parse` reads it back equal."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)

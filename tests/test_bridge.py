@@ -99,11 +99,13 @@ def test_sites_inside_a_block_are_the_inputs_of_its_output_projections(architect
         assert float((acts[site] - inputs[site]).abs().max()) <= ROUNDING.get(architecture, 0.0)
 
 
+@pytest.mark.parametrize("hidden_states_asked_before", [True, False])
 @torch.no_grad()
-def test_the_model_is_called_as_ever_whole_or_by_its_base():
-    model, ids = tiny_model("llama"), some_ids()
-    expected = model(ids, output_hidden_states=True)
-    generated = model.generate(ids, max_new_tokens=4, do_sample=False)
+def test_the_model_is_called_as_ever_whole_or_by_its_base(hidden_states_asked_before):
+    untouched, ids = tiny_model("llama"), some_ids()
+    model = untouched if hidden_states_asked_before else tiny_model("llama")
+    expected = untouched(ids, output_hidden_states=True)
+    generated = untouched.generate(ids, max_new_tokens=4, do_sample=False)
     with capture(model, ["hook_embed", "blocks.1.attn.hook_z"]) as acts:
         output = model(ids, output_hidden_states=True)
         whole = dict(acts)
@@ -228,7 +230,7 @@ def test_a_consumer_is_fed_from_inside_the_bridge_and_may_fail():
         raise MemoryError(site)
 
     bridge = bridge_for(model)
-    with pytest.raises(MemoryError, match=r"blocks\.0\.attn\.hook_z"), capture(model, sites, fail, bridge):
+    with pytest.raises(MemoryError, match=r"blocks\.0\.attn\.hook_z"), capture(model, sites, bridge, fail):
         model(some_ids())
     assert hooks_on(model) == 0
     assert hooks_on(bridge.transformer_bridge) == hooks_on(bridge_for(model).transformer_bridge)

@@ -5,6 +5,7 @@ import json
 import logging
 import random
 import re
+import socket
 from pathlib import Path
 
 import pyarrow as pa
@@ -238,6 +239,7 @@ def test_a_dataset_builder_reads_local_files(tmp_path, dataset_cache, builder, s
         Document(f"{builder}/test:2", "two"),
     ]
     assert texts(dataset=settings.model_copy(update={"first": None})) == ["one\r\n", "two", "three"]
+    assert (tmp_path / "cache" / builder).exists() == (not streaming), "only streaming leaves nothing in the cache"
 
 
 @pytest.mark.parametrize("streaming", [True, False])
@@ -371,6 +373,13 @@ def test_a_packed_file_with_spoiled_bytes_is_one_sentence(tmp_path, packing, kin
     spoiled[1000:1040] = b"\xff" * 40
     path.write_bytes(spoiled)
     assert f"'{path}' is not sound {kind} data (" in sentence(files=str(path))
+
+
+def test_a_file_that_cannot_be_opened_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a socket's path must be short
+    with socket.socket(socket.AF_UNIX) as unix:
+        unix.bind("a.txt")
+        assert re.fullmatch(r"'a\.txt' cannot be read: [A-Z].+[a-z]\.", sentence(files="a.txt"))
 
 
 def test_an_empty_zst_file_was_cut_off(tmp_path):

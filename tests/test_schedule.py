@@ -129,10 +129,16 @@ def test_log_spaced_gives_exactly_n_different_revisions_in_order(n):
     assert (chosen[0], chosen[-1]) == (0, 143_000)
 
 
+def test_log_spaced_gives_n_revisions_also_where_they_lie_closer_than_the_sequence():
+    # targets 10 and 100 have one revision near them, which serves the second
+    crowded = series(f"step{step}" for step in (0, 1, 2, 3, 1000))
+    assert [r.step for r in select(crowded, {"log_spaced": 4})] == [0, 2, 3, 1000]
+
+
 def test_log_spaced_counts_later_stages_from_the_end_of_the_one_before():
-    staged = series(["stage1-step0", "stage1-step10", "stage1-step100", "stage2-step0", "stage2-step900"])
-    # positions 0, 10, 100, 100, 1000: three evenly spaced in the logarithm are 0, 30.6, 1000
-    assert names(select(staged, {"log_spaced": 3})) == ["stage1-step0", "stage1-step10", "stage2-step900"]
+    staged = series(["stage1-step0", "stage1-step1000", *(f"stage2-step{step}" for step in (1, 10, 100, 2000))])
+    # positions 0, 1000, 1001, 1010, 1100, 3000: the middle of three is the one nearest to 54
+    assert names(select(staged, {"log_spaced": 3})) == ["stage1-step0", "stage1-step1000", "stage2-step2000"]
 
 
 def test_a_revision_that_does_not_exist_is_named_with_its_nearest_three():

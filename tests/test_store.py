@@ -168,7 +168,7 @@ def test_a_merge_takes_the_units_of_the_plan_and_leaves_other_parts_where_they_a
     store = Store(tmp_path)
     store.write("old", numbers(seed=1))
     store.write("new", numbers(seed=2))
-    store.write_plan({"run": "", "phases": {"measure": [{"name": "new", "title": "", "describe": {}}]}})
+    store.write_plan({"run": "", "phases": {"measure": [{"name": "new", "title": ""}]}})
     store.merge()
     assert set(read(tmp_path)["seed"]) == {2}
     assert store.state("old") == "done"
@@ -296,7 +296,7 @@ except StorageError as error:
 
 def test_the_plan_survives_as_plain_json(tmp_path):
     store = Store(tmp_path)
-    plan = {"run": "ab", "phases": {"train": [{"name": "u1", "title": "té", "describe": {"model": "m"}}]}}
+    plan = {"run": "ab", "phases": {"train": [{"name": "u1", "title": "té"}]}}
     store.write_plan(plan)
     assert json.loads((tmp_path / "plan.json").read_text("utf-8")) == plan == store.plan()
     assert store.planned() == plan["phases"]["train"]

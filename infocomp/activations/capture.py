@@ -41,8 +41,8 @@ class Capture(Mapping[str, Tensor]):
         self,
         model: nn.Module,
         sites: str | Iterable[str],
-        consume: Consumer | None = None,
         bridge: Bridge | None = None,
+        consume: Consumer | None = None,
     ) -> None:
         self.model = model
         self.consume = consume
@@ -138,8 +138,8 @@ class Capture(Mapping[str, Tensor]):
 def capture(
     model: nn.Module,
     sites: str | Iterable[str],
-    consume: Consumer | None = None,
     bridge: Bridge | None = None,
+    consume: Consumer | None = None,
 ) -> Capture:
     """Capture activations at `sites` (a name, a glob, or several) of every forward pass inside the `with` block.
 
@@ -158,7 +158,7 @@ def capture(
     ...     model(ids)
     ...     acts["blocks.3.hook_resid_post"].shape                                   # [batch, position, dim]
     """
-    return Capture(model, sites, consume, bridge)
+    return Capture(model, sites, bridge, consume)
 
 
 def normalized(

@@ -50,9 +50,14 @@ class Batch:
 class Probe(Protocol):
     """What a study plugs into the stream."""
 
-    sites: Sequence[str]
-    needs_hidden: bool
-    needs_logits: bool
+    @property
+    def sites(self) -> Sequence[str]: ...
+
+    @property
+    def needs_hidden(self) -> bool: ...
+
+    @property
+    def needs_logits(self) -> bool: ...
 
     def compute(self, batch: Batch) -> Any:
         """From one batch to what is worth keeping; changes nothing in the probe."""
@@ -74,54 +79,74 @@ def stream(
     """Run the model once over all windows, or over the first ones up to `first_tokens` positions.
 
     `progress` is told the number of positions done with each batch. Returns the positions per batch that fitted in
-    the end. Raises MemoryError when one window alone does not fit.
+    the end. Raises MemoryError when one window alone does not fit, ValueError for a text that this model cannot read.
     """
+    _check_readable(model, windows)
     sites = sorted({site for probe in probes for site in probe.sites})
     device = next(model.parameters()).device
     with_logits = any(probe.needs_logits for probe in probes)
     forward = model if with_logits else model.base_model
-    order = np.arange(len(windows))
-    if first_tokens is not None:
-        in_text = np.argsort(windows.starts, kind="stable")
-        enough = int(np.searchsorted(np.cumsum(windows.lengths[in_text]), first_tokens)) + 1
-        order = np.sort(in_text[:enough])
+    order = np.arange(len(windows)) if first_tokens is None else _first_windows(windows, first_tokens)
     cut = _Cutter(windows, order, device)
     begin = 0
     with torch.inference_mode(), capture(model, sites) as acts:
+
+        def compute(begin: int, end: int) -> list[Any]:
+            ids, parts = cut(begin, end)
+            output = forward(input_ids=ids, use_cache=False)
+            hidden, logits = (None, output.logits) if with_logits else (output.last_hidden_state, None)
+            batch = Batch(ids=ids, activations=acts, hidden=hidden, logits=logits, **parts)
+            return [probe.compute(batch) for probe in probes]
+
         while begin < len(order):
             longest = int(windows.lengths[order[begin]] + windows.has_bos[order[begin]])
             end = min(len(order), begin + max(1, batch_tokens // longest))
             try:
-                ids, parts = cut(begin, end)
-                output = forward(input_ids=ids, use_cache=False)
-                batch = Batch(
-                    ids=ids,
-                    activations=acts,
-                    hidden=None if with_logits else output.last_hidden_state,
-                    logits=output.logits if with_logits else None,
-                    **parts,
-                )
-                del output
-                computed = [probe.compute(batch) for probe in probes]
+                computed = compute(begin, end)
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not _out_of_memory(error):
                     raise
-                batch_tokens = (end - begin) * longest // 2
                 if end - begin == 1:
                     raise MemoryError(
                         f"one window of {longest} tokens does not fit into the memory of {device}; "
                         "take a shorter context_length, a smaller dtype, or another device."
                     ) from error
+                computed = None
+            if computed is None:  # only here, past the error, whose traceback would hold on to the batch
+                batch_tokens = (end - begin) * longest // 2
                 log.warning("out of memory on %s: going on with %d tokens a batch", device, batch_tokens)
                 if device.type == "cuda":
                     torch.cuda.empty_cache()
                 continue
-            for probe, result in zip(probes, computed, strict=True):
-                probe.keep(result)
+            for probe in probes:
+                probe.keep(computed.pop(0))  # dropped as it is kept, so that none lives through the next pass
             if progress is not None:
                 progress(int(windows.lengths[order[begin:end]].sum() + windows.has_bos[order[begin:end]].sum()))
             begin = end
     return batch_tokens
+
+
+def _first_windows(windows: Windows, first_tokens: int) -> Int[np.ndarray, "chosen"]:
+    """The windows that hold the first tokens of the text, and more until one of them has a measured row."""
+    in_text = np.argsort(windows.starts, kind="stable")
+    enough = int(np.searchsorted(np.cumsum(windows.lengths[in_text]), first_tokens))
+    enough = max(enough, int(np.argmax(windows.row_counts[in_text] > 0)))
+    return np.sort(in_text[: enough + 1])
+
+
+def _check_readable(model: PreTrainedModel, windows: Windows) -> None:
+    """The model embeds every token of the text, and has positions for its longest window."""
+    largest = max(int(windows.corpus.tokens.max()), windows.bos or 0)
+    vocabulary = model.get_input_embeddings().weight.shape[0]  # type: ignore[union-attr]
+    if largest >= vocabulary:
+        raise ValueError(
+            f"the text holds token {largest}, and the model embeds {vocabulary} tokens; "
+            "tokenise it with the model's own tokenizer."
+        )
+    longest = int((windows.lengths + windows.has_bos).max())
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions is not None and longest > positions:
+        raise ValueError(f"a window has {longest} positions, and the model {positions}; take a shorter context_length.")
 
 
 def _out_of_memory(error: BaseException) -> bool:

@@ -5,6 +5,9 @@ arXiv 2309.10668), so the sum is the size of the text under the model. Logits ar
 is walked through in blocks that stay in cache, with a running maximum and a running sum.
 """
 
+from contextlib import ExitStack
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -26,7 +29,7 @@ class CodeLength:
         self.head = plain_head(model)
         self.needs_hidden, self.needs_logits = self.head is not None, self.head is None
         self._parts: list[Tensor] = []
-        self._buffers: dict[tuple, Tensor] = {}
+        self._buffers: dict[torch.device, Tensor] = {}
 
     def compute(self, batch: Batch) -> Float[Tensor, "scored"]:
         """Code lengths in nats of the batch's scored tokens."""
@@ -49,31 +52,59 @@ class CodeLength:
         self._parts.append(computed)
 
     def nats(self) -> Float[np.ndarray, "scored"]:
-        """All code lengths, float64."""
-        parts = [part.double().cpu() for part in self._parts]
-        return torch.cat(parts).numpy() if parts else np.zeros(0)
+        """All code lengths, float64. Raises ValueError where one of them is not finite."""
+        nats = torch.cat([torch.zeros(0, dtype=torch.float64), *(part.double().cpu() for part in self._parts)]).numpy()
+        wrong = int((~np.isfinite(nats)).sum())
+        if wrong:
+            raise ValueError(
+                f"the code length of {wrong} of {len(nats)} tokens is NaN or infinite: the logits overflow or hold "
+                "NaN; use a wider dtype, or leave the checkpoint out."
+            )
+        return nats
 
 
 def plain_head(model: PreTrainedModel) -> tuple[Tensor, Tensor | None] | None:
     """Weight and bias of the LM head where logits are exactly hidden · weightᵀ + bias; None where they are not.
 
-    Some architectures scale or cap their logits; one small forward pass tells, whatever the architecture.
+    Some architectures scale or cap their logits, or scale what goes into the head; one forward pass over a few tokens
+    tells, whatever the architecture. In it the head answers with numbers from -200 to 200, which must come out of the
+    model unchanged: a cap would not show in the small logits of an untrained model.
     """
     head = model.get_output_embeddings()
-    weight = getattr(head, "weight", None)
-    if not isinstance(weight, Tensor) or weight.ndim != 2:
+    weight: Any = getattr(head, "weight", None)
+    bias: Any = getattr(head, "bias", None)
+    if head is None or weight is None or weight.ndim != 2:
         return None
-    bias = getattr(head, "bias", None)
-    ids = torch.arange(4, device=weight.device).unsqueeze(0)
-    with torch.inference_mode():
-        hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-        expected = model(input_ids=ids, use_cache=False).logits.float()
-        if hidden.shape[-1] != weight.shape[1]:
-            return None
-        logits = torch.nn.functional.linear(hidden, weight, bias).float()
-    if logits.shape != expected.shape or not torch.allclose(logits, expected, rtol=1e-3, atol=1e-3):
+    seen: dict[str, Tensor] = {}
+
+    def after_base(_: torch.nn.Module, __: tuple, output: Any) -> None:
+        seen["hidden"] = getattr(output, "last_hidden_state", output[0])
+
+    def after_head(_: torch.nn.Module, args: tuple, output: Tensor) -> Tensor:
+        seen["given"], seen["logits"] = args[0], output
+        seen["probe"] = torch.linspace(-200, 200, output.shape[-1], device=output.device).to(output.dtype)
+        return seen["probe"].expand_as(output).clone()
+
+    ids = torch.arange(min(4, len(weight)), device=weight.device).unsqueeze(0)
+    with ExitStack() as hooks, torch.inference_mode():
+        hooks.callback(model.base_model.register_forward_hook(after_base).remove)
+        hooks.callback(head.register_forward_hook(after_head).remove)
+        answered = model(input_ids=ids, use_cache=False).logits
+    if set(seen) != {"hidden", "given", "logits", "probe"} or answered.shape[-1] != len(weight):
+        return None
+    linear = torch.nn.functional.linear(seen["given"], weight, bias)
+    plain = (
+        _same(seen["hidden"], seen["given"])
+        and _same(linear, seen["logits"], tolerance=1e-5)
+        and _same(seen["probe"].expand_as(answered), answered)
+    )
+    if not plain:
         return None
     return weight.detach(), None if bias is None else bias.detach()
+
+
+def _same(one: Tensor, other: Tensor, tolerance: float = 0.0) -> bool:
+    return one.shape == other.shape and torch.allclose(one.float(), other.float(), rtol=tolerance, atol=tolerance)
 
 
 def blocked_code_lengths(
@@ -82,34 +113,34 @@ def blocked_code_lengths(
     weight: Float[Tensor, "vocabulary dim"],
     bias: Float[Tensor, "vocabulary"] | None = None,
     columns: int | None = None,
-    buffers: dict[tuple, Tensor] | None = None,
+    buffers: dict[torch.device, Tensor] | None = None,
 ) -> Float[Tensor, "rows"]:
     """−log softmax(hidden · weightᵀ + bias)[target] in nats, in float32, by blocks of the vocabulary.
 
-    log Σ exp over blocks by the running maximum M and sum S: S ← S·e^(M − M′) + Σ e^(x − M′).
+    log Σ exp over blocks by the running maximum M and sum S: S ← S·e^(M − M′) + Σ e^(x − M′). The target's logit is
+    taken from its block, so that no rounding makes it larger than M and a code length negative.
     """
     columns = columns or COLUMNS.get(hidden.device.type, 4096)
     hidden = hidden.float()
     rows, vocabulary = len(hidden), len(weight)
     buffers = {} if buffers is None else buffers
-    key = (rows, columns, hidden.device)
-    if key not in buffers:
-        buffers.clear()
-        buffers[key] = hidden.new_empty(rows * columns)
+    buffer = buffers.get(hidden.device)
+    if buffer is None or buffer.numel() < rows * columns:
+        buffer = buffers[hidden.device] = hidden.new_empty(rows * columns)
     largest = hidden.new_full((rows, 1), -torch.inf)
-    total = hidden.new_zeros((rows, 1))
+    total, chosen = hidden.new_zeros((rows, 1)), hidden.new_zeros((rows, 1))
     for start in range(0, vocabulary, columns):
         block = weight[start : start + columns].float()
-        logits = buffers[key][: rows * len(block)].view(rows, len(block))
+        logits = buffer[: rows * len(block)].view(rows, len(block))
         if bias is None:
             torch.mm(hidden, block.T, out=logits)
         else:
             torch.addmm(bias[start : start + columns].float(), hidden, block.T, out=logits)
+        place = targets.unsqueeze(1) - start
+        inside = (place >= 0) & (place < len(block))
+        chosen = torch.where(inside, logits.gather(1, place.clamp(0, len(block) - 1)), chosen)
         new_largest = torch.maximum(largest, logits.amax(dim=1, keepdim=True))
         logits.sub_(new_largest).exp_()
         total.mul_(largest.sub_(new_largest).exp_()).add_(logits.sum(dim=1, keepdim=True))
         largest = new_largest
-    chosen = torch.linalg.vecdot(hidden, weight.index_select(0, targets).float())
-    if bias is not None:
-        chosen = chosen + bias.index_select(0, targets).float()
-    return largest.squeeze(1).add_(total.squeeze(1).log_()).sub_(chosen)
+    return largest.sub_(chosen).add_(total.log_()).squeeze(1)

@@ -6,20 +6,21 @@ kept, so that a code length can be given per byte of exactly the text that was s
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
-from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
+from infocomp.corpora.cache import kept_arrays
 from infocomp.corpora.documents import Document
 
 BATCH = 64  # documents tokenised at once
+CACHE_VERSION = 2  # of what is counted here: a change of the arrays is a change of the version
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,9 @@ class TokenCorpus:
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Hash of everything that a fast tokenizer does to a text."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        raise ValueError(
-            f"{type(tokenizer).__name__} is no fast tokenizer: it cannot say which bytes a token stands for; "
-            "load it with use_fast=True or convert it to the tokenizers format."
-        )
-    return hashlib.sha256(backend.to_str().encode()).hexdigest()[:16]
+    """Hash of everything that decides which tokens a text becomes; how the tokenizer pads or truncates is no part."""
+    plain = _plain(tokenizer)
+    return hashlib.sha256(json.dumps([plain.to_str(), plain.encode_special_tokens]).encode()).hexdigest()[:16]
 
 
 def tokenise(
@@ -55,23 +51,22 @@ def tokenise(
     name: str = "text",
     max_tokens: int | None = None,
     cache: Path | None = None,
+    document_tokens: int | None = None,
 ) -> TokenCorpus:
-    """Tokenise with the model's own tokenizer, adding no special token; stop after `max_tokens` tokens.
+    """Tokenise with the model's own tokenizer, adding no special token; take at most `document_tokens` of each
+    document and stop after `max_tokens` in all.
 
     Cached in the folder `cache` by a hash of text, tokenizer and limit. Raises ValueError when no token comes out.
     """
-    digest = hashlib.sha256(json.dumps([tokenizer_hash(tokenizer), max_tokens]).encode())
+    digest = hashlib.sha256(
+        json.dumps([CACHE_VERSION, tokenizer_hash(tokenizer), max_tokens, document_tokens]).encode()
+    )
     for document in documents:
         digest.update(json.dumps([document.name, len(document.text)]).encode())
         digest.update(document.text.encode("utf-8", "surrogatepass"))
     fingerprint = digest.hexdigest()[:16]
     path = None if cache is None else Path(cache) / f"tokens-{fingerprint}.safetensors"
-    if path is not None and path.exists():
-        arrays = load_file(path)
-    else:
-        arrays = _tokenised(documents, tokenizer, max_tokens)
-        if path is not None:
-            _write(arrays, path)
+    arrays = kept_arrays(path, lambda: _tokenised(documents, _plain(tokenizer), max_tokens, document_tokens))
     n_documents = len(arrays["document_starts"]) - 1
     if not len(arrays["tokens"]):
         raise ValueError(
@@ -81,23 +76,37 @@ def tokenise(
     return TokenCorpus(name, document_names=names, fingerprint=fingerprint, **arrays)
 
 
+def _plain(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
+    """A copy without what depends on its use (padding, truncation) and without its post-processor.
+
+    A post-processor adds special tokens and, in byte-level tokenizers, may cut white space off the offsets, which
+    would charge it to the next token.
+    """
+    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise ValueError(
+            f"{type(tokenizer).__name__} is no fast tokenizer: it cannot say which bytes a token stands for; "
+            "load it with use_fast=True or convert it to the tokenizers format."
+        )
+    plain: Any = Tokenizer.from_str(backend.to_str())
+    plain.no_padding()
+    plain.no_truncation()
+    plain.post_processor = None
+    plain.encode_special_tokens = bool(getattr(tokenizer, "split_special_tokens", False))
+    return plain
+
+
 def _tokenised(
-    documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase, max_tokens: int | None
+    documents: Sequence[Document], tokenizer: Tokenizer, max_tokens: int | None, document_tokens: int | None
 ) -> dict[str, np.ndarray]:
     tokens, byte_counts, starts = [], [], [0]
     for first in range(0, len(documents), BATCH):
         texts = [document.text for document in documents[first : first + BATCH]]
-        encoded = tokenizer(
-            texts,
-            add_special_tokens=False,
-            return_offsets_mapping=True,
-            return_attention_mask=False,
-            verbose=False,
-        )
-        for text, ids, offsets in zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
-            room = None if max_tokens is None else max_tokens - starts[-1]
-            tokens.append(np.array(ids[:room], dtype=np.int32))
-            byte_counts.append(_bytes_of_tokens(text, offsets)[:room])
+        for text, encoded in zip(texts, tokenizer.encode_batch(texts, add_special_tokens=False), strict=True):
+            room = len(encoded.ids) if document_tokens is None else document_tokens
+            room = room if max_tokens is None else min(room, max_tokens - starts[-1])
+            tokens.append(np.array(encoded.ids[:room], dtype=np.int32))
+            byte_counts.append(_bytes_of_tokens(text, encoded.offsets)[:room])
             starts.append(starts[-1] + len(tokens[-1]))
             if max_tokens is not None and starts[-1] >= max_tokens:
                 break
@@ -126,11 +135,3 @@ def _bytes_of_tokens(text: str, offsets: list[tuple[int, int]]) -> Int[np.ndarra
         sizes = np.array([len(character.encode("utf-8", "surrogatepass")) for character in text])
         before = np.r_[0, np.cumsum(sizes)][ends]
     return np.diff(before, prepend=0).astype(np.int32)
-
-
-def _write(arrays: dict[str, np.ndarray], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tokens-", suffix=".tmp")
-    os.close(handle)
-    save_file(arrays, temporary)
-    os.replace(temporary, path)  # noqa: PTH105

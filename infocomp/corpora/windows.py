@@ -22,8 +22,8 @@ class Windows:
     """Window w reads tokens starts[w] … starts[w] + lengths[w] − 1, after a BOS where `has_bos[w]`.
 
     Positions measure_from[w] … measure_to[w] − 1 (indices into the corpus' tokens) are measured, tokens
-    score_from[w] … starts[w] + lengths[w] − 1 scored. Windows are ordered by length, longest first, so that a batch
-    wastes little on padding; among equals the order of the text is kept.
+    score_from[w] … starts[w] + lengths[w] − 1 scored. Windows are ordered by length (a BOS counts), longest first, so
+    that a batch wastes little on padding; among equals the order of the text is kept.
     """
 
     corpus: TokenCorpus
@@ -88,10 +88,16 @@ def cut_windows(
     """Cut a corpus into windows of at most `context_length` positions, BOS included.
 
     `stride` counts the new tokens of each further window (disjoint windows by default). Raises ValueError when no
-    position has both n-grams of the largest order inside one window, or when the policy needs a BOS that is absent.
+    position has both n-grams of the largest order inside one window, or when the policy needs a BOS that is absent or,
+    with packing, one between documents.
     """
     if bos_policy != "none" and bos is None:
         raise ValueError(f"bos_policy {bos_policy!r} needs a BOS token, and the tokenizer has none; use 'none'.")
+    if packing and bos_policy == "document":
+        raise ValueError(
+            "bos_policy 'document' asks for a BOS before every document, and packing joins them with nothing in "
+            "between; use 'none' or 'window', or do without packing."
+        )
     room = context_length - (bos_policy != "none")
     if room < 2 * largest_order:
         raise ValueError(
@@ -124,7 +130,7 @@ def cut_windows(
     measured_before = np.where(is_first, start, np.r_[0, measure_to[:-1]])
     measure_from = np.maximum(start + largest_order - 1, measured_before)
     score_from = np.maximum(previous_end, start + ~has_bos)
-    order = np.argsort(-(end - start), kind="stable")
+    order = np.argsort(-(end - start + has_bos), kind="stable")
     windows = Windows(
         corpus=corpus,
         starts=start[order],

@@ -39,7 +39,11 @@ class UnitResult:
 
 @dataclass(frozen=True)
 class Unit:
-    """One unit of work. `describe` holds key columns (model, revision, …) that no other unit of the run has alike."""
+    """One unit of work.
+
+    `name` is `store.unit_name` of all that decides the result. `describe` holds the columns of the row that would tell
+    of its failure: key columns (model, revision, …) that no other unit of the call has alike, and attributes like step.
+    """
 
     name: str
     title: str
@@ -136,7 +140,7 @@ class _Run:
         run = hashlib.sha256(config.read_bytes()).hexdigest()[:16] if config.exists() else ""
         plan = self.store.plan()
         phases = plan["phases"] if plan["run"] == run else {}
-        entries = [{"name": unit.name, "title": unit.title, "describe": dict(unit.describe)} for unit in self.units]
+        entries = [{"name": unit.name, "title": unit.title} for unit in self.units]
         self.store.write_plan({"run": run, "phases": phases | {phase: entries}})
 
     def everything(self) -> None:

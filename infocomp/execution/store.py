@@ -119,7 +119,7 @@ class Store:
         return sorted(path.stem for path in self.parts.glob("*.parquet") if not path.name.endswith(f".{DOCUMENTS}"))
 
     def plan(self) -> dict[str, Any]:
-        """The plan written last: {"run": hash, "phases": {phase: [{"name", "title", "describe"}]}}, empty at first."""
+        """The plan written last: {"run": hash, "phases": {phase: [{"name", "title"}, …]}}, empty at first."""
         path = self.out / PLAN
         if not path.exists():
             return {"run": "", "phases": {}}

@@ -44,7 +44,7 @@ def heatmap_rows(
     cells = pd.concat(parts)
     cells = cells[cells["position"].notna()]
     if cells.empty:
-        raise NothingToDraw("heatmaps need complexity, expressivity or context_complexity at checkpoints with a step")
+        raise NothingToDraw("heatmaps need an information or optimality at checkpoints with a step")
     columns = ["model", "revision", "stage", "branch", "step", "position", "site", "kind", "depth", "name"]
     columns += ["quantity", "label", "value", "null", "null_kind", "ceiling", "duplicate_of", "duplicate"]
     return cells[columns].assign(label=label).reset_index(drop=True)

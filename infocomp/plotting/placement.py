@@ -19,17 +19,19 @@ def write_beside(
     texts: Sequence[str],
     obstacles: Float[np.ndarray, "drawn 2"],
     covering: float = COVERING,
+    leaders: bool = True,
 ) -> list[Annotation]:
     """Write each text near its point (data coordinates), off the obstacles and off every text already in the axes.
 
-    `covering` is what covering one obstacle costs, in pixels of distance: small for a name, large for a remark.
+    `covering` is what covering one obstacle costs, in pixels of distance: small for a name, large for a remark;
+    `leaders` joins a text to its point where they end up apart.
     The layout must be settled: places are found in pixels. A text that finds no free place is left out.
     """
     figure = ax.get_figure(root=True)
     assert figure is not None
     pixel = figure.dpi / 100
     frame = np.array(ax.get_window_extent().extents)
-    taken = np.array([Text.get_window_extent(text).extents for text in ax.texts]).reshape(-1, 4)
+    taken = np.array([_box(text) for text in ax.texts]).reshape(-1, 4)
     crowding = _crowding(ax.transData.transform(obstacles), frame)
     written = []
     for point, text in zip(points, texts, strict=True):
@@ -53,7 +55,7 @@ def write_beside(
             fontsize=FONT_SIZE,
             ha="center",
             va="center",
-            arrowprops=leader if distance[best] > REACH * pixel else None,
+            arrowprops=leader if leaders and distance[best] > REACH * pixel else None,
         )
         label.set_in_layout(False)
         written.append(label)
@@ -79,6 +81,12 @@ def spread(wanted: Sequence[float], gap: float) -> list[float]:
     for position, index in zip(placed, order, strict=True):
         result[int(index)] = position
     return result
+
+
+def _box(text: Text) -> Float[np.ndarray, "4"]:
+    """The box of the text alone, in pixels; asking an annotation first puts it in its place."""
+    text.get_window_extent()
+    return np.array(Text.get_window_extent(text).extents)
 
 
 def _extent(ax: Axes, text: str) -> Float[np.ndarray, "2"]:

@@ -70,9 +70,16 @@ def model_order(rows: pd.DataFrame) -> dict[str, int]:
 
 
 def short_names(names: list[str]) -> dict[str, str]:
-    """Models by the last part of their path, where that still tells them apart."""
-    last = {name: name.rstrip("/").rsplit("/", 1)[-1] for name in names}
-    return last if len(set(last.values())) == len(names) else {name: name for name in names}
+    """Models by the last part of their path and its first 28 characters, where that still tells them apart."""
+    for shorten in (lambda name: _first(name.rstrip("/").rsplit("/", 1)[-1]), _first):
+        short = {name: shorten(name) for name in names}
+        if len(set(short.values())) == len(names):
+            return short
+    return {name: f"{place}: {_first(name)}" for place, name in enumerate(names, start=1)}
+
+
+def _first(name: str, most: int = 28) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def labels_of(rows: pd.DataFrame, *quantities: str) -> list[str]:
@@ -171,4 +178,4 @@ def _describe(site: str, layer: float, in_stream: bool, place: float) -> tuple[s
         return "norm", 1e6 + after, "norm, scaled" if after else "norm"
     if not np.isnan(layer):
         return ("block" if in_stream else "inside"), layer, f"L{int(layer)}"
-    return "other", 2e6 + place, site if len(site) <= 16 else f"{site[:15]}…"
+    return "other", 2e6 + place, _first(site, 16)

@@ -100,7 +100,7 @@ def write_names(ax: Axes, points: pd.DataFrame, diagonal: str) -> None:
         )
     note = _null_out_of_view(ax, paths)
     if note:
-        write_beside(ax, np.array([[right, bottom]]), [note], obstacles, REMARK)
+        write_beside(ax, np.array([[right, bottom]]), [note], obstacles, REMARK, leaders=False)
     last = paths.drop_duplicates(["model", "site"], keep="last")
     models = list(paths["model"].unique())
     signs = dict(zip(models, _SIGNS, strict=False)) if len(models) > 1 else {}

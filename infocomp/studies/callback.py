@@ -1,5 +1,6 @@
 """Measure while training: inside a loop of one's own, or in a Hugging Face Trainer."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 
 from infocomp.execution.store import Store, unit_name
 from infocomp.execution.table import read
-from infocomp.studies.measure import measure, prepare_texts
+from infocomp.studies.measure import Labels, measure, prepare_texts, with_labels
 from infocomp.studies.settings import DEFAULT_SITES
 
 
@@ -32,14 +33,18 @@ class Callback(TrainerCallback):
         out: str | Path | None = None,
         name: str = "model",
         sites: Sequence[str] = DEFAULT_SITES,
+        labels: Labels | None = None,
         **settings: Any,
     ) -> None:
+        """`labels` and `settings` are those of `measure` (context_length, bos, bins, draws, seed, orders, …)."""
         if every < 1:
             raise ValueError(f"every must be at least 1 step, got {every}.")
         self.tokenizer, self.every, self.name, self.sites = tokenizer, every, name, tuple(sites)
         prepare = {key: settings.pop(key) for key in ("context_length", "bos", "orders") if key in settings}
         self._prepared = prepare_texts(texts, tokenizer, **prepare)
-        self._orders = prepare.get("orders", (1, 2, 3, 4))
+        if labels is not None:
+            self._prepared = with_labels(self._prepared, labels)
+        self._orders = tuple(prepare.get("orders", (1, 2, 3, 4)))
         self._settings = settings
         self._store = None if out is None else Store(out)
         self._rows: list[pd.DataFrame] = []
@@ -50,10 +55,13 @@ class Callback(TrainerCallback):
             return None
         unit = None
         if self._store is not None:
+            labelled = [
+                [label.direction, label.name, hashlib.sha256(label.ids.tobytes()).hexdigest()]
+                for label in self._prepared.labels
+            ]
             decides = {"corpus": dict(self._prepared.identity()), "sites": list(self.sites), "step": step}
-            unit = unit_name(
-                study="callback", model=self.name, settings=repr(sorted(self._settings.items())), **decides
-            )
+            decides |= {"labels": labelled, "settings": repr(sorted(self._settings.items()))}
+            unit = unit_name(study="callback", model=self.name, **decides)
             if self._store.state(unit) == "done":
                 return None
         rows = measure(

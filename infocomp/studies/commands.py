@@ -114,9 +114,9 @@ def summary(table: pd.DataFrame) -> str:
                 "revision": named["revision"],
                 "bits/byte": group["value"].iloc[0],
                 "complexity": _cell(means, "complexity", "value"),
-                "its null": _cell(means, "complexity", "null"),
+                "null of c.": _cell(means, "complexity", "null"),
                 "expressivity": _cell(means, "expressivity", "value"),
-                "its null ": _cell(means, "expressivity", "null"),
+                "null of e.": _cell(means, "expressivity", "null"),
             }
             | ({"corpus": named["corpus"]} if rates["corpus"].nunique() > 1 else {})
         )

@@ -19,6 +19,7 @@ from infocomp.checkpoints.integrity import duplicates
 from infocomp.checkpoints.source import Checkpoint, DirectorySource, HubSource, Loaded, SingleSource, Source
 from infocomp.coding.classical import classical_rates
 from infocomp.config import StudyConfig
+from infocomp.corpora.documents import read_documents
 from infocomp.execution.runner import Unit, UnitResult
 from infocomp.execution.session import Report
 from infocomp.execution.store import Store, unit_name
@@ -120,7 +121,10 @@ class InformationPlane:
     def training_unit(self, report: Report) -> Unit:
         """Train the series; a run that was killed goes on from its last state."""
         settings, name = self.series, self.config.model.table_name
-        unit = unit_name(study="training", settings=settings.model_dump(mode="json"), model=name)
+        text = self.config.model.text
+        decides = {"settings": settings.model_dump(mode="json"), "model": name}
+        decides |= {"text": None if text is None else text.model_dump(mode="json")}
+        unit = unit_name(study="training", **decides)
 
         def run() -> UnitResult:
             done = [0]
@@ -130,7 +134,7 @@ class InformationPlane:
                 report.detail(f"loss {bits(loss):.3f} bits/token")
                 done[0] = step
 
-            trained = train_series(settings, self.out, advance)
+            trained = train_series(settings, self.out, advance, None if text is None else read_documents(text))
             if trained.training.status != "ok":
                 raise ValueError(f"training stopped: {trained.training.message}")
             common = {"model": name, "quantity": "training_loss", "estimator": "code_length", "draw": "mean"}

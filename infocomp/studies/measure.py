@@ -1,12 +1,15 @@
 """The same rows in a notebook: `infocomp.measure(model, tokenizer, texts)`."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from infocomp.checkpoints.integrity import check_finite, weights_fingerprint
@@ -57,20 +60,24 @@ def measure(
     if labels is not None:
         prepared = with_labels(prepared, labels)
     check_finite(model, name)
-    compute = ComputeSettings(
-        dtype=str(model.dtype).removeprefix("torch."),  # type: ignore[arg-type]
-        attention="eager" if model.config._attn_implementation == "eager" else "sdpa",
-        batch_tokens=batch_tokens,
-    )
+    dtype: Any = str(model.dtype).removeprefix("torch.")
+    compute = ComputeSettings(dtype=dtype, batch_tokens=batch_tokens)
     about = {"model": name, "revision": revision, "step": step, "fingerprint": weights_fingerprint(model)}
-    was_training = model.training
+    with evaluating(model), tempfile.TemporaryDirectory(prefix="infocomp-") as scratch:
+        measured = measure_corpus(model, prepared, sites, estimator, compute, about, Path(scratch))
+    return to_frame(rows_to_table(measured.rows))
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode; afterwards every module is back in the mode that it was in."""
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        with tempfile.TemporaryDirectory(prefix="infocomp-") as scratch:
-            measured = measure_corpus(model, prepared, sites, estimator, compute, about, Path(scratch))
+        yield
     finally:
-        model.train(was_training)
-    return to_frame(rows_to_table(measured.rows))
+        for module, training in modes.items():
+            module.training = training
 
 
 def prepare_texts(
@@ -91,15 +98,22 @@ def prepare_texts(
 
 
 def with_labels(prepared: PreparedCorpus, labels: Labels) -> PreparedCorpus:
-    """The same corpus with more label sets; integers per token become integers per measured row."""
+    """The same corpus with more label sets; integers per token become integers per measured row.
+
+    ValueError: another number of labels than tokens, a label below -1, a name that is taken. TypeError: no integers.
+    """
     given = (
         [LabelSet(name, None, "input", np.asarray(ids)) for name, ids in labels.items()]
         if isinstance(labels, Mapping)
         else list(labels)
     )
     n_tokens = len(prepared.corpus.tokens)
+    taken = {(label.direction, label.name) for label in prepared.labels}
     more = []
     for label in given:
+        if (label.direction, label.name) in taken:
+            raise ValueError(f"labels {label.name!r} are there already as {label.direction} labels; take another name.")
+        taken.add((label.direction, label.name))
         if len(label.ids) != n_tokens:
             raise ValueError(
                 f"labels {label.name!r} has {len(label.ids)} entries, the texts have {n_tokens} tokens: "
@@ -107,15 +121,10 @@ def with_labels(prepared: PreparedCorpus, labels: Labels) -> PreparedCorpus:
             )
         if not np.issubdtype(label.ids.dtype, np.integer):
             raise TypeError(f"labels {label.name!r} must be integers, got {label.ids.dtype}.")
+        if label.ids.min() < -1:
+            raise ValueError(f"labels {label.name!r} must be at least -1 (no label), got {label.ids.min()}.")
         more.append(LabelSet(label.name, label.order, label.direction, label.ids[prepared.windows.row_tokens]))
-    extended = PreparedCorpus(
-        prepared.settings,
-        prepared.documents,
-        prepared.corpus,
-        prepared.windows,
-        [*prepared.labels, *more],
-        prepared.tokenizer,
-    )
+    extended = replace(prepared, labels=[*prepared.labels, *more])
     # labels gathered before are gathered once
     extended.__dict__["partner"] = prepared.partner
     extended.__dict__["groups"] = [*prepared.groups, *(_gathered(label, prepared.partner) for label in more)]

@@ -53,7 +53,7 @@ def measure_corpus(
     on_disk = scratch_needed(
         len(names) * len(estimator.rows), prepared.n_rows, estimator.draws, estimator.bins, compute.memory_budget
     )
-    widths = _widths(model, names, prepared)
+    widths, attention = _widths(model, names, prepared)
     states = {
         (name, rows): SoftInformation(
             widths[name],
@@ -70,7 +70,7 @@ def measure_corpus(
     information, rate = InformationProbe(states), CodeLength(model)
     try:
         stream(model, prepared.windows, [information, rate], compute.batch_tokens, progress)
-        shared = _shared(prepared, estimator, compute) | dict(about)
+        shared = _shared(prepared, estimator, compute) | {"attention": attention} | dict(about)
         rows: list[Row] = []
         for (site, variant), state in states.items():
             rows += information_rows(state, site, variant, prepared.groups, estimator, prepared, shared)
@@ -145,7 +145,8 @@ def estimate_columns(estimate: Estimate) -> Row:
 
 
 def _shared(prepared: PreparedCorpus, estimator: EstimatorSettings, compute: ComputeSettings) -> Row:
-    settings = {"bins": estimator.bins, "draws": estimator.draws, "orders": list(estimator.orders)}
+    settings: dict[str, Any] = {"bins": estimator.bins, "draws": estimator.draws}
+    settings["orders"] = sorted({label.order for label in prepared.labels if label.order is not None})
     settings |= {"temperature": estimator.temperature or "exact", "min_count": estimator.min_count}
     settings |= {"stride": prepared.settings.stride, "tokenizer": prepared.tokenizer}
     return {
@@ -197,10 +198,12 @@ def _pilot(
     return pilot.centres()
 
 
-def _widths(model: PreTrainedModel, sites: Sequence[str], prepared: PreparedCorpus) -> dict[str, int]:
-    """Width of the activations at each site, from one position."""
+def _widths(
+    model: PreTrainedModel, sites: Sequence[str], prepared: PreparedCorpus
+) -> tuple[dict[str, int], str | None]:
+    """Width of the activations at each site, from one position, and the attention that they are read with."""
     device = next(model.parameters()).device
     ids = torch.from_numpy(prepared.corpus.tokens[:1].astype("int64")).unsqueeze(0).to(device)
     with torch.inference_mode(), capture(model, sites) as acts:
         model.base_model(input_ids=ids, use_cache=False)
-        return {site: acts[site].shape[-1] for site in sites}
+        return {site: acts[site].shape[-1] for site in sites}, acts.attention

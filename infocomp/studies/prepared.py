@@ -1,18 +1,16 @@
 """A corpus made ready before any model runs: tokens, windows, labels, nulls, and the rates that need no model."""
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
 from transformers import PreTrainedTokenizerBase
 
 from infocomp.corpora.builtin import held_out_documents, training_documents
+from infocomp.corpora.cache import kept_arrays
 from infocomp.corpora.documents import Document, read_documents
 from infocomp.corpora.labels import LabelSet, n_gram_labels
 from infocomp.corpora.tokens import TokenCorpus, tokenise, tokenizer_hash
@@ -99,7 +97,8 @@ class PreparedCorpus:
     def identity(self) -> Mapping[str, object]:
         """What of the text decides a unit's result."""
         settings = self.settings.model_dump(mode="json", exclude={"text", "builtin"})
-        return settings | {"tokens": self.corpus.fingerprint, "tokenizer": self.tokenizer}
+        settings |= {"tokens": self.corpus.fingerprint, "tokenizer": self.tokenizer}
+        return settings | {"in_training": self.settings.in_training, "bos_token": self.windows.bos}
 
 
 def prepare_corpus(
@@ -110,7 +109,7 @@ def prepare_corpus(
 ) -> PreparedCorpus:
     """Read, tokenise, cut and label one corpus. `cache` keeps tokens and labels from one command to the next."""
     documents = _documents(settings)
-    corpus = tokenise(documents, tokenizer, settings.name, settings.max_tokens, cache)
+    corpus = tokenise(documents, tokenizer, settings.name, settings.max_tokens, cache, settings.document_tokens)
     bos = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     windows = cut_windows(
         corpus,
@@ -121,7 +120,7 @@ def prepare_corpus(
         None if settings.bos == "none" else bos,
         settings.packing,
     )
-    labels = _labels(windows, orders, cache, settings)
+    labels = _labels(windows, orders, cache)
     return PreparedCorpus(settings, documents, corpus, windows, labels, tokenizer_hash(tokenizer))
 
 
@@ -131,24 +130,20 @@ def _documents(settings: CorpusSettings) -> list[Document]:
     return held_out_documents() if settings.builtin == "held_out" else training_documents()
 
 
-def _labels(windows: Windows, orders: tuple[int, ...], cache: Path | None, settings: CorpusSettings) -> list[LabelSet]:
-    """n-gram labels, from the cache where the same tokens were cut and labelled the same way before."""
-    if cache is None:
-        return n_gram_labels(windows.corpus.tokens, windows.row_tokens, orders)
-    about = [windows.corpus.fingerprint, orders, settings.context_length, settings.stride, settings.bos]
-    key = hashlib.sha256(repr([*about, settings.packing]).encode()).hexdigest()[:16]
-    path = cache / f"labels-{key}.safetensors"
-    if not path.exists():
+def _labels(windows: Windows, orders: tuple[int, ...], cache: Path | None) -> list[LabelSet]:
+    """n-gram labels, from the cache where the same positions of the same tokens were labelled before."""
+    path = None
+    if cache is not None:
+        key = hashlib.sha256(repr((windows.corpus.fingerprint, sorted(orders))).encode())
+        key.update(windows.row_tokens.tobytes())
+        path = cache / f"labels-{key.hexdigest()[:16]}.safetensors"
+
+    def make() -> dict[str, np.ndarray]:
         labels = n_gram_labels(windows.corpus.tokens, windows.row_tokens, orders)
-        cache.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=cache, prefix=".labels-", suffix=".tmp")
-        os.close(handle)
-        named = {f"{label.direction}/{label.order}/{label.name}": label.ids.astype(np.int32) for label in labels}
-        save_file(named, temporary)
-        os.replace(temporary, path)  # noqa: PTH105
-        return labels
+        return {f"{label.direction}/{label.order}/{label.name}": label.ids.astype(np.int32) for label in labels}
+
     labels = []
-    for name, ids in load_file(path).items():
+    for name, ids in kept_arrays(path, make).items():
         direction, order, label = name.split("/")
         labels.append(LabelSet(label, int(order), direction, ids.astype(np.int64)))
     return sorted(labels, key=lambda label: (label.direction, label.order or 0))

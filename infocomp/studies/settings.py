@@ -41,7 +41,7 @@ class ModelSettings(Settings):
     hub: a repository and the revisions to take ("all", a list, {from, to, every} or {log_spaced: n}). Downloads go to
         `cache_dir` and are removed after use (`keep: true` leaves them); without a `cache_dir` to the usual cache.
     folder: a local folder of checkpoint folders. single: one model, a local folder or a repository.
-    series: a small GPT-NeoX trained by this run, saved in OUT/checkpoints.
+    series: a small GPT-NeoX trained by this run on `text` (the built-in one by default), saved in OUT/checkpoints.
     """
 
     source: Literal["hub", "folder", "single", "series"]
@@ -55,6 +55,7 @@ class ModelSettings(Settings):
     keep: bool = False
     endpoint: str | None = None
     series: SeriesSettings | None = None
+    text: TextSettings | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> "ModelSettings":
@@ -62,8 +63,8 @@ class ModelSettings(Settings):
         names = needed[self.source]
         if names and not any(getattr(self, name) for name in names):
             raise ValueError(f"source {self.source!r} needs {' or '.join(names)}")
-        if self.source != "series" and self.series is not None:
-            raise ValueError(f"'series' describes a model that is trained here; source is {self.source!r}")
+        if self.source != "series" and (self.series is not None or self.text is not None):
+            raise ValueError(f"'series' and 'text' describe a model that is trained here; source is {self.source!r}")
         return self
 
     @property
@@ -76,7 +77,8 @@ class CorpusSettings(Settings):
     """One text, how it is cut into windows, and what the model knows of it.
 
     `builtin` is the standard library of this Python: `held_out` packages, or those the demo's model is trained on.
-    `bos`: no beginning-of-sequence token, one before each document, or one before each window.
+    `bos`: no beginning-of-sequence token, one before each document, or one before each window. `max_tokens` limits the
+    whole text, `document_tokens` each document, so that a short text still holds many of them.
     """
 
     name: Annotated[str, Field(min_length=1)]
@@ -87,6 +89,7 @@ class CorpusSettings(Settings):
     bos: Literal["none", "document", "window"] = "none"
     packing: bool = False
     max_tokens: Annotated[int, Field(ge=1)] | None = None
+    document_tokens: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
     def _one_text(self) -> "CorpusSettings":
@@ -127,7 +130,7 @@ class ComputeSettings(Settings):
     """The machine: none of it but dtype, attention and device changes a number beyond rounding."""
 
     device: str = "auto"
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
     attention: Literal["sdpa", "eager"] = "sdpa"
     batch_tokens: Annotated[int, Field(ge=1)] = 4096
     memory_budget: Sizes = 4 * 2**30

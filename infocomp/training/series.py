@@ -13,6 +13,7 @@ import io
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -26,6 +27,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
 
 from infocomp.corpora.builtin import training_documents
 from infocomp.corpora.documents import Document
@@ -45,6 +47,7 @@ class SeriesSettings(BaseModel):
     """The model, its text and its training; the defaults take about 160 seconds on two cores.
 
     `vocabulary` counts <|endoftext|> and the 256 bytes; a step reads `batch` windows of `context_length` tokens.
+    `text_bytes` is how much of the text is used at all, whole documents drawn by the seed; None is all of it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -56,6 +59,7 @@ class SeriesSettings(BaseModel):
     context_length: Annotated[int, Field(ge=2)] = 256
     batch: PositiveInt = 16
     steps: PositiveInt = 512
+    text_bytes: PositiveInt | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     optimizer: OptimizerSettings = _MUON
     schedule: ScheduleSettings = ScheduleSettings(warmup_steps=10, decay="linear")
@@ -108,6 +112,8 @@ def train_series(
     out = Path(out)
     shutil.rmtree(_unfinished(out), ignore_errors=True)
     texts = [document.text for document in (training_documents() if documents is None else documents)]
+    if settings.text_bytes is not None:
+        texts = _part_of(texts, settings.text_bytes, settings.seed)
     digest = _digest(texts, settings.vocabulary)
     tokenizer = _tokenizer(texts, settings.vocabulary, out / TRAINING / f"tokenizer-{digest}.json")
     tokens = _tokens(texts, tokenizer, out / TRAINING / f"tokens-{digest}.npy")
@@ -185,7 +191,8 @@ def save_checkpoint(model: nn.Module, tokenizer: PreTrainedTokenizerFast, folder
     try:
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        model.save_pretrained(temporary)
+        with _no_progress_bar():
+            model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         for path in temporary.iterdir():
             _flush(path)
@@ -200,9 +207,33 @@ def _unfinished(out: Path) -> Path:
     return out / TRAINING / "unfinished"
 
 
+@contextmanager
+def _no_progress_bar():
+    """transformers draws a bar for every file that it writes, across the caller's own."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
 def _flush(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
+
+
+def _part_of(texts: Sequence[str], most: int, seed: int) -> list[str]:
+    """Texts drawn by the seed, in their own order, until `most` bytes are reached."""
+    order: list[int] = np.random.default_rng(seed).permutation(len(texts)).tolist()
+    drawn, total = [], 0
+    for number in order:
+        if total >= most:
+            break
+        drawn.append(number)
+        total += len(texts[number].encode())
+    return [texts[number] for number in sorted(drawn)]
 
 
 def _digest(texts: Sequence[str], vocabulary: int) -> str:
