@@ -130,7 +130,7 @@ def _read(source: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         raise ConfigError([f"{where}: settings by name are needed, such as 'study: …', and it holds {shown(data)}."])
     try:
         return where, to_jsonable_python(data)
-    except ValueError as error:  # a list that holds itself, an object without a JSON form
+    except ValueError as error:  # an object without a JSON form, a list that holds itself
         raise ConfigError([f"{where}: {error}."]) from error
 
 
@@ -139,7 +139,7 @@ def _read_file(path: Path) -> Any:
     if path.is_dir():
         raise ConfigError([f"{path}: this is a folder, and a YAML file is needed."])
     try:
-        return yaml_text.parse(path.read_text(encoding="utf-8-sig"), str(path))
+        return yaml_text.parse(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError as error:
         names = [entry.name for entry in path.parent.glob("*")]
         raise ConfigError([f"{path}: there is no such file{did_you_mean(path.name, names)}"]) from error
@@ -175,7 +175,7 @@ def _assignments(overrides: Sequence[str]) -> tuple[list[tuple[list[str], Any, s
             sentences.append(f"--set {text}: must read path=value, as in estimator.bins=200.")
             continue
         try:
-            assignments.append((keys, to_jsonable_python(yaml_text.parse(value, f"--set {text}")), text))
+            assignments.append((keys, yaml_text.parse(value, f"--set {text}"), text))
         except yaml_text.YamlError as error:
             sentences += error.sentences
     return assignments, sentences
@@ -207,11 +207,9 @@ def _default(annotations: list[Any], key: str) -> Any:
     """What a setting holds when nothing is said about it, so that an override of a part leaves the rest of it alone."""
     for annotation in annotations:
         field = getattr(annotation, "model_fields", {}).get(key)
-        default = (
-            field.get_default(call_default_factory=True, validated_data={})
-            if field and not field.is_required()
-            else None
-        )
+        if field is None or field.is_required():
+            continue
+        default = field.get_default(call_default_factory=True, validated_data={})
         if default is not None:
             return to_jsonable_python(default)
     return {}

@@ -8,6 +8,7 @@ import re
 from typing import Any, ClassVar
 
 import yaml
+from pydantic_core import to_jsonable_python
 
 # Source: YAML 1.2.2, section 10.3.2 (core schema); underscores between digits are kept from YAML 1.1.
 _SCALARS = {
@@ -64,9 +65,6 @@ class _Loader(yaml.SafeLoader):
 class _Dumper(yaml.SafeDumper):
     """Quotes every string that either YAML 1.1 or the core schema would take for something else."""
 
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
     def represent_core_str(self, data: str) -> Any:
         # the other styles turn a carriage return and the line ends of Unicode into newlines
         return self.represent_scalar("tag:yaml.org,2002:str", data, style='"' if _LINE_ENDS.search(data) else None)
@@ -80,10 +78,10 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_core_int)
 
 
 def parse(text: str, where: str) -> Any:
-    """The value of one YAML document; YamlError, its sentences beginning with `where`, if it is no YAML."""
+    """The value of one YAML document, in JSON's types; YamlError, with sentences that begin with `where`, if it has none."""
     try:
         loader = _Loader(text)
-        value = loader.get_single_data()
+        value = to_jsonable_python(loader.get_single_data())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "its end"
@@ -94,7 +92,7 @@ def parse(text: str, where: str) -> Any:
         raise YamlError(
             [f"{where}: no valid YAML at line {line}: a control character; write it as an escape in double quotes."]
         ) from error
-    except (ValueError, RecursionError) as error:  # a date that is none, nesting without end
+    except (ValueError, RecursionError) as error:  # a date that is none, a list that holds itself, nesting without end
         raise YamlError([f"{where}: no valid YAML: {error}."]) from error
     if loader.twice:
         raise YamlError([f"{where}: {sentence}" for sentence in loader.twice])

@@ -13,7 +13,7 @@ from tiny_models import ARCHITECTURES, VOCABULARY, hooks_on, some_ids, tiny_mode
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from infocomp.activations.bridge import BridgeUnavailable, bridge_for
+from infocomp.activations.bridge import BridgeUnavailable, _fault, bridge_for
 from infocomp.activations.capture import capture
 from infocomp.activations.sites import resolve_sites, site_names
 
@@ -186,6 +186,12 @@ def test_a_name_that_exists_and_is_never_reached_is_refused_rather_than_empty():
         capture(tiny_model("gpt_neox"), "embed.hook_in")
 
 
+def test_a_place_that_is_reached_twice_in_a_pass_has_no_one_activation():
+    assert _fault([[(2, 3, 8)], [(2, 4, 8)]]) == ""
+    twice = _fault([[(2, 3, 8)] * 2, [(2, 4, 8)] * 2])
+    assert twice == "is reached 2 times in one forward pass, so it has no one activation"
+
+
 @pytest.mark.parametrize("heads", [3, 4])
 def test_as_many_heads_as_positions_are_not_taken_for_positions(heads):
     """Qwen-3 normalises queries as [batch, head, position, dim], which looks like [batch, position, head, dim]."""
@@ -303,6 +309,20 @@ def test_a_model_in_training_is_not_given_a_gradient_that_lacks_its_blocks():
     with torch.no_grad(), capture(model, "blocks.0.attn.hook_z"):
         model(ids)
     assert model.training and hooks_on(model) == 0
+    with capture(model.eval(), "blocks.0.attn.hook_z"):
+        assert not model.base_model(ids).last_hidden_state.requires_grad
+
+
+@torch.no_grad()
+def test_a_kept_bridge_follows_the_model_from_training_to_evaluation():
+    model, ids = tiny_model("gpt2").train(), some_ids()  # with its dropout of 0.1
+    bridge = bridge_for(model)
+    with capture(model.eval(), "blocks.2.hook_resid_post") as plain:
+        model(ids)
+    with capture(model, "blocks.2.hook_resid_post", bridge=bridge) as bridged:
+        model(ids)
+    difference = plain["blocks.2.hook_resid_post"] - bridged["blocks.2.hook_resid_post"]
+    assert float(difference.abs().max()) <= ROUNDING["gpt2"]
 
 
 def test_a_bare_stack_of_blocks_has_only_its_plain_sites():
@@ -332,8 +352,16 @@ def test_a_model_that_transformer_lens_does_not_know_is_refused_by_name():
         bridge_for(model)
 
 
+@pytest.fixture
+def no_automatic_collection():
+    """So that what is freed is freed by the code under test."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
 @torch.no_grad()
-def test_a_bridge_built_for_one_capture_is_freed_with_it():
+def test_a_bridge_built_for_one_capture_is_freed_with_it(no_automatic_collection):
     model = tiny_model("gpt_neox")
     with capture(model, "blocks.0.attn.hook_z") as acts:
         model(some_ids())
@@ -343,10 +371,11 @@ def test_a_bridge_built_for_one_capture_is_freed_with_it():
     assert acts["blocks.0.attn.hook_z"].shape == (2, 20, 32)
 
 
-def test_a_bridge_of_ones_own_is_freed_by_del_and_collect():
+def test_a_bridge_of_ones_own_is_freed_by_del_and_collect(no_automatic_collection):
     bridge = bridge_for(tiny_model("gpt_neox"))
     twin = weakref.ref(bridge.transformer_bridge)
     del bridge
+    assert twin() is not None
     gc.collect()
     assert twin() is None
 

@@ -169,6 +169,7 @@ def test_weights_that_are_not_numbers_are_not_blamed_on_the_norm():
     rows[1] = float("nan")
     result = normalized(norm, rows, norm(rows))
     assert result.isnan().any(-1).tolist() == [False, True, False]
+    assert normalized(norm, rows[:0], rows[:0]).shape == (0, 4)
 
 
 def test_a_huge_weight_on_a_small_entry_is_only_rounding():
@@ -278,6 +279,15 @@ def test_a_consumer_gets_each_site_as_it_is_computed_and_can_drop_it_before_the_
     assert sorted(order) == sorted(site_names(model))
     assert [site for site in order if "resid" in site] == [site for site in site_names(model) if "resid" in site]
     assert max(most) == 1
+
+
+def test_activations_are_freed_with_the_capture_that_held_them():
+    model = tiny_model("gpt_neox")
+    with capture(model, ["*"]) as acts:
+        model(some_ids())
+    held = weakref.ref(acts["ln_final.hook_normalized"])
+    del acts
+    assert held() is None
 
 
 def test_asking_before_a_forward_pass_or_for_another_site_is_an_error_that_says_so():

@@ -26,10 +26,17 @@ from infocomp.config import (
 from infocomp.corpora.settings import TextSettings
 
 
+class Window(Settings):
+    length: int = 64
+    stride: int = 64
+
+
 class Estimator(Settings):
     n_bins: Annotated[int, Field(ge=2)] = 100
     orders: tuple[Annotated[int, Field(le=4)], ...] = (1, 2, 3)
     temperature: float | None = None
+    modes: int = 1
+    window: Window = Window(length=32)
 
 
 class Range(Settings):
@@ -51,9 +58,10 @@ class TinyStudy(StudyConfig):
     study: Literal["tiny"]
     model: str
     revisions: Literal["all"] | tuple[str | int, ...] | Range | LogSpaced = "all"
+    stages: Literal["all"] | tuple[Range | LogSpaced, ...] = "all"
     estimator: Estimator = Estimator(n_bins=50, temperature=0.5)
     corpora: tuple[Corpus, ...] = ()
-    named: dict[str, Estimator] = Field(default_factory=dict)
+    named: dict[str, Annotated[Estimator, Field()]] = Field(default_factory=dict)
     weights: dict[int, float] = Field(default_factory=dict)
     folder: Path = Path("runs")
     tags: frozenset[str] = frozenset()
@@ -200,6 +208,9 @@ def test_an_override_changes_one_value(override, value):
 def test_an_override_inside_a_group_that_is_not_written_keeps_the_rest_of_its_default():
     assert load(MINIMAL, "estimator.orders=[1]").estimator == Estimator(n_bins=50, temperature=0.5, orders=(1,))
     assert load(MINIMAL, "estimator.orders.1=4").estimator.orders == (1, 4, 3)
+    assert load(MINIMAL, "estimator.window.stride=8").estimator.n_bins == 50
+    written_in_part = {**MINIMAL, "estimator": {"n_bins": 3}}
+    assert load(written_in_part, "estimator.window.stride=8").estimator.window == Window(length=32, stride=8)
 
 
 def test_the_last_of_two_overrides_holds():
@@ -237,6 +248,14 @@ def test_an_override_can_mend_the_file_and_name_the_study():
             "corpora: has 1 entry, counted from 0, and none is 'first' (--set corpora.first.name=x).",
         ),
         ("model.name=x", "model: is 'm', which holds no 'name'; set 'model' as a whole (--set model.name=x)."),
+        (
+            "estimator={bins: 3}",
+            "estimator.bins: there is no such setting, and it is 3 (--set estimator={bins: 3}); did you mean 'n_bins'?",
+        ),
+        (
+            "model=&m [*m]",
+            "--set model=&m [*m]: no valid YAML: Circular reference detected (id repeated).",
+        ),
         ("model", "--set model: must read path=value, as in estimator.bins=200."),
         ("=3", "--set =3: must read path=value, as in estimator.bins=200."),
         ("a..b=3", "--set a..b=3: must read path=value, as in estimator.bins=200."),
@@ -270,8 +289,8 @@ def test_all_that_is_wrong_is_told_at_once():
         "corpora.0.text: exactly one of 'files', 'dataset' and 'texts' is needed, and 'files' and 'texts' are given.",
         "corpora.0.nam: there is no such setting, and it is 'b' (--set corpora.0.nam=b); did you mean 'name'?",
         "devise: there is no such setting, and it is 'cpu'; did you mean 'device'?",
-        "zzz: there is no such setting, and it is null; known here: 'study', 'model', 'revisions', 'estimator', "
-        "'corpora', 'named', 'weights', 'folder', 'tags', 'device'.",
+        "zzz: there is no such setting, and it is null; known here: 'study', 'model', 'revisions', 'stages', "
+        "'estimator', 'corpora', 'named', 'weights', 'folder', 'tags', 'device'.",
     ]
 
 
@@ -282,6 +301,7 @@ def test_all_that_is_wrong_is_told_at_once():
             {"temperature": 1.0},
             "temperature: there is no such setting, and it is 1.0; did you mean 'estimator.temperature'?",
         ),
+        ({"estimator": {"model": 2}}, "estimator.model: there is no such setting, and it is 2; did you mean 'modes'?"),
         ({"model": True}, "model: should be a valid string, and is true."),
         ({"model": "none"}, "config: model 'none' has no weights; name another."),
         ({"estimator": [1]}, "estimator: should be a group of settings, and is [1]."),
@@ -301,6 +321,10 @@ def test_all_that_is_wrong_is_told_at_once():
         (
             {"revisions": {"first": 1, "last": 2, "evry": 3}},
             "revisions.evry: there is no such setting, and it is 3; did you mean 'every'?",
+        ),
+        (
+            {"stages": [{"first": 1, "last": 2, "evry": 3}]},
+            "stages.0.evry: there is no such setting, and it is 3; did you mean 'every'?",
         ),
         ({"revisions": {"log_spaced": "x"}}, "revisions.log_spaced: should be a valid integer, and is 'x'."),
         (
@@ -375,7 +399,7 @@ def test_files_that_hold_no_settings_are_refused(tmp_path):
         f"{tmp_path}/c.yaml: settings by name are needed, such as 'study: …', and it holds [\"tiny\"]."
     ]
     assert refused(written(tmp_path, "study: tiny\nmodel: &m [*m]\n")) == [
-        f"{tmp_path}/c.yaml: Circular reference detected (id repeated)."
+        f"{tmp_path}/c.yaml: no valid YAML: Circular reference detected (id repeated)."
     ]
     assert refused(tmp_path) == [f"{tmp_path}: this is a folder, and a YAML file is needed."]
     assert refused(tmp_path / "d.yaml") == [f"{tmp_path}/d.yaml: there is no such file; did you mean 'c.yaml'?"]
@@ -434,8 +458,9 @@ def test_the_hash_sees_every_setting_but_the_volatile_ones():
 
 def test_the_hash_is_that_of_the_canonical_json_whatever_the_order_of_a_set():
     canonical = (
-        '{"corpora":[],"estimator":{"n_bins":50,"orders":[1,2,3],"temperature":0.5},"folder":"runs","model":"é",'
-        '"named":{},"revisions":"all","study":"tiny","tags":["alpha","beta","delta","gamma"],"weights":{"1":2.0}}'
+        '{"corpora":[],"estimator":{"modes":1,"n_bins":50,"orders":[1,2,3],"temperature":0.5,'
+        '"window":{"length":32,"stride":64}},"folder":"runs","model":"é",'
+        '"named":{},"revisions":"all","stages":"all","study":"tiny","tags":["alpha","beta","delta","gamma"],"weights":{"1":2.0}}'
     )
     loaded = load(MINIMAL, "model=é", "tags=[delta, alpha, gamma, beta]", "weights={1: 2}")
     assert config_hash(loaded) == hashlib.sha256(canonical.encode()).hexdigest()

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from infocomp.execution.table import rows_to_table, to_frame
+from infocomp.execution.table import check_unique, rows_to_table, to_frame
 from infocomp.plotting.curves import training
 from infocomp.plotting.draw import PAGES, draw_all
 from infocomp.plotting.heatmaps import heatmaps
@@ -60,7 +60,8 @@ def synthetic_rows(
         age = math.log1p(step) / math.log1p(last_step) if last_step else 1.0
         learnt = 1 / (1 + math.exp(-9 * (age - 0.55)))
         copy_of = f"step{steps[place - 1]}" if place in duplicates and place else None
-        at = common | {"revision": f"step{step}", "step": step, "tokens_seen": step * 4096, "duplicate_of": copy_of}
+        revision = f"{stage}-step{step}" if stage else f"step{step}"
+        at = common | {"revision": revision, "step": step, "tokens_seen": step * 4096, "duplicate_of": copy_of}
         for site, layer, depth in sites:
             wobble = noise.normal(0, 0.004, 8)
             context = 3.7 - depth * (0.25 + 0.55 * learnt) + (0.35 if site.startswith("ln") else 0) + 0.05 * wobble[0]
@@ -85,6 +86,8 @@ def synthetic_rows(
         rate = 1.62 + 2.3 * (1 - learnt) ** 1.5
         yield at | {"site": "logits"} | cells("bits_per_byte", rate, None, None, None)
         yield at | {"site": "logits"} | cells("bits_per_token", 3.2 * rate, 8.6, None, None)
+    if stage not in (None, "stage1"):
+        return
     control = common | {"revision": "", "site": "control.gaussian"}
     yield control | cells("context_complexity", 3.75, ceiling=CAPACITY)
     for order, label in enumerate(labels, start=1):
@@ -113,7 +116,9 @@ def classical_rows(corpus: str = "held-out") -> Iterator[dict]:
 def synthetic_table(*parts: dict, extra: tuple[dict, ...] = ()) -> pd.DataFrame:
     """The table of the models described by `parts` (arguments of `synthetic_rows`), with the classical coders."""
     rows = [row for part in parts or ({},) for row in synthetic_rows(**part)]
-    return to_frame(rows_to_table([*rows, *classical_rows(), *extra]))
+    table = rows_to_table([*rows, *classical_rows(), *extra])
+    check_unique(table)
+    return to_frame(table)
 
 
 @cache
@@ -345,13 +350,13 @@ def test_a_view_that_leaves_the_null_out_says_where_it_is():
 
 
 def test_the_same_table_gives_the_same_bytes_with_every_font_embedded(tmp_path: Path):
-    told: list[str] = []
-    first = draw_all(shape("three checkpoints"), tmp_path / "one", told.append)
-    second = draw_all(shape("three checkpoints"), tmp_path / "two", told.append)
-    assert told == [] and len(first) == 3 * len(PAGES)
-    for one, two in zip(first, second, strict=True):
-        assert one.name == two.name and one.read_bytes() == two.read_bytes(), one.name
-    for path in first:
+    for page, (rows, figure) in drawings("three checkpoints").items():
+        save(figure, tmp_path / "one", page, rows)
+    again = draw_all(shape("three checkpoints"), tmp_path / "two", pytest.fail)
+    assert len(again) == 3 * len(PAGES)
+    for path in again:
+        assert path.read_bytes() == (tmp_path / "one" / path.name).read_bytes(), path.name
+    for path in again:
         if path.suffix == ".pdf":
             pdf = path.read_bytes()
             assert b"CreationDate" not in pdf and b"/Type3" not in pdf
@@ -364,7 +369,7 @@ def test_drawing_leaves_the_callers_settings_and_pyplot_alone(tmp_path: Path):
 
     with matplotlib.rc_context({"font.size": 23.0}):
         before = dict(matplotlib.rcParams)
-        draw_all(shape("three checkpoints"), tmp_path, lambda _: None)
+        save(plane_context(shape("three checkpoints")), tmp_path, "plane", pd.DataFrame())
         assert dict(matplotlib.rcParams) == before
         assert matplotlib.pyplot.get_fignums() == []
 
@@ -428,7 +433,7 @@ def test_several_models_have_markers_of_their_own_and_a_legend():
     assert len(shapes) == 3 and all(len(found) == 1 for found in shapes.values())
     assert len(set.union(*shapes.values())) == 3
     texts = [text for text, _ in drawn_texts(figure)]
-    assert {"pythia-70m", "pythia-160m", "model-with-quite-a-long-name…"} <= set(texts)
+    assert {"pythia-70m", "pythia-160m", "model-with-quite-a-long-nam…"} <= set(texts)
 
 
 def test_what_a_table_lacks_is_told_in_one_sentence_and_the_rest_is_drawn(tmp_path: Path):
@@ -477,10 +482,13 @@ def test_each_text_and_each_model_has_files_of_its_own(tmp_path: Path):
         {"layers": 2, "checkpoints": 2, "labels": ("token",), "model": "org/one"},
         {"layers": 2, "checkpoints": 2, "labels": ("token",), "model": "org/two"},
     )
-    table = pd.concat([table, table.assign(corpus="wiki")])
-    written = {path.name for path in draw_all(table, tmp_path, pytest.fail)}
-    assert {"plane_context-wiki.pdf", "heatmaps-wiki-org-one.png", "layer_profile-held-out-org-two.csv"} <= written
-    assert len(written) == 3 * 2 * (5 + 2 * 2)
+    table = table[table["quantity"] == "complexity"]
+    table = pd.concat([table, table[table["model"] == "org/one"].assign(corpus="wiki")])
+    told: list[str] = []
+    written = {path.stem for path in draw_all(table, tmp_path, told.append)}
+    models = {f"{page}-held-out-org-{model}" for page in ("heatmaps", "layer_profile") for model in ("one", "two")}
+    assert written == models | {"training-held-out", "training-wiki", "heatmaps-wiki", "layer_profile-wiki"}
+    assert len(told) == 2 * 4 and all("plane" in sentence for sentence in told)
 
 
 def test_a_ratio_out_of_all_proportion_does_not_take_the_scale():
@@ -547,4 +555,4 @@ def lines(ax: Axes, gid: str) -> np.ndarray:
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, keep_default_na=False, na_values={"duplicate_of": []}, float_precision="round_trip")
+    return pd.read_csv(path).fillna({"stage": "", "branch": ""})

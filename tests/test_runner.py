@@ -6,6 +6,7 @@ import os
 import random
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from filelock import FileLock
 
 from infocomp.execution.lock import FolderInUse, RunLock, holder
 from infocomp.execution.part import StorageError
@@ -233,6 +235,16 @@ def test_a_killed_runs_lock_is_free_at_once(tmp_path):
         assert time.monotonic() - start < 0.4
         assert json.loads((tmp_path / ".owner.json").read_text())["process"] == os.getpid()
     assert not (tmp_path / ".owner.json").exists()
+
+
+def test_what_a_killed_run_wrote_about_itself_is_not_taken_for_the_next_ones(tmp_path):
+    """A second run meets the lock of a first one that has not signed yet, beside the signature of a dead process."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    owner = {"process": dead.pid, "host": socket.gethostname(), "since": "2026", "command": "infocomp run"}
+    (tmp_path / ".owner.json").write_text(json.dumps(owner))
+    with FileLock(tmp_path / ".lock"), pytest.raises(FolderInUse, match="is in use by another process; wait for it"):
+        execute([unit(0)], tmp_path)
 
 
 def test_the_same_thread_may_hold_the_folder_over_several_calls_and_another_may_not(tmp_path):

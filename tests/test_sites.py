@@ -70,6 +70,13 @@ def test_a_misspelt_site_is_answered_by_the_nearest_three():
     assert message(error).count("'") == 8
 
 
+def test_a_configuration_alone_knows_no_site_inside_a_block():
+    with pytest.raises(KeyError) as error:
+        resolve_sites(tiny_model("llama").config, "blocks.0.attn.hook_z")
+    assert message(error).startswith("no site named 'blocks.0.attn.hook_z'; closest are 'blocks.0.")
+    assert message(error).endswith("are known only from the model, not from its configuration.")
+
+
 def test_a_glob_without_a_match_is_an_error_and_not_an_empty_list():
     with pytest.raises(KeyError) as error:
         resolve_sites(tiny_model("gpt_neox"), ["hook_embed", "block.*.hook_resid_post"])

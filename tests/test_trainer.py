@@ -343,7 +343,7 @@ def test_a_diverged_run_stops_with_a_failed_row_before_the_update(tmp_path, bad,
 
     def loss(model, indices):
         calls.append(1)
-        return functional.cross_entropy(model(indices), indices % 5) * (bad if len(calls) == 8 else 1.0)
+        return functional.cross_entropy(model(indices), indices % 5) + (bad if len(calls) == 8 else 0.0)
 
     task = small_task(loss=loss)
     result = train(task, small_settings(), tmp_path)

@@ -9,6 +9,7 @@ import sys
 import time
 import zlib
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -109,9 +110,9 @@ def unit(step):
 
     def run():
         rows = [
-            row(**numbers, rows=rows, draw=draw, value=step + 0.25 + (rows == "centred"), null=0.125)
-            for rows in ("raw", "centred")
-            for draw in ("0", "mean")
+            row(**numbers, rows=rows, draw=draw, value=step + 0.25 + shift + wrong, null=0.125)
+            for rows, shift in (("raw", 0), ("centred", 1))
+            for draw, wrong in (("mean", 0), ("0", 99))
         ]
         rows.append(row(**describe, quantity="optimality", draw="mean", status="refused", message="below its null"))
         return UnitResult(rows)
@@ -193,6 +194,20 @@ def test_logging_twice_leaves_one_run_with_the_same_id(out):
     second = Logged(out)
     assert second.id == first.id and second.folder != first.folder
     assert second.curve(METRIC) == [(1, 1.25), (2, 2.25)]
+
+
+def test_runs_logged_within_a_second_still_leave_one(out):
+    """W&B names a folder by the second and adds -1 where that name is taken."""
+    execute([unit(1)], out)
+    assert log_to_wandb(out)
+    first, now = Logged(out), datetime.now()
+    for second in range(20):
+        (out / "wandb" / f"offline-run-{now + timedelta(seconds=second):%Y%m%d_%H%M%S}-{first.id}").mkdir(exist_ok=True)
+    assert log_to_wandb(out)
+    second = Logged(out)
+    assert second.folder.name.endswith(f"{first.id}-1") and second.curve(METRIC) == [(1, 1.25)]
+    assert log_to_wandb(out)
+    assert Logged(out).folder != second.folder
 
 
 def test_another_configuration_is_another_run(out):

@@ -190,11 +190,11 @@ def _agrees(exact: Tensor, weight: Tensor | None, bias: Tensor | None, output: T
     """Whether the norm's output is these rows times w, or times 1 + w as in Gemma, up to rounding."""
     rows = exact.detach().reshape(-1, exact.shape[-1])[:CHECKED_ROWS]
     found = output.detach().reshape(-1, output.shape[-1])[:CHECKED_ROWS].to(rows.dtype)
-    shift = torch.zeros_like(rows[0]) if bias is None else bias.detach().to(rows.dtype)
+    shift = rows.new_zeros(rows.shape[-1]) if bias is None else bias.detach().to(rows.dtype)
     # a few roundings in the model's dtype, of numbers no larger than the row's largest, times the weight
     tolerance, largest = max(4 * torch.finfo(output.dtype).eps, 1e-5), 1.0 + rows.abs().amax(-1, keepdim=True)
     for offset in (0.0, 1.0):
-        scale = torch.ones_like(rows[0]) if weight is None else weight.detach().to(rows.dtype) + offset
+        scale = rows.new_ones(rows.shape[-1]) if weight is None else weight.detach().to(rows.dtype) + offset
         close = (rows * scale + shift - found).abs() <= tolerance * (scale.abs() * largest + shift.abs())
         if bool((close | ~found.isfinite()).all()):
             return True

@@ -105,10 +105,12 @@ def _bridge_or_unknown(model: Any, name: str, plain: list[str]) -> "Bridge":
     """A bridge, to look `name` up; where none can be had the plain sites are all there is, and `name` is unknown."""
     from infocomp.activations.bridge import BridgeUnavailable, bridge_for
 
+    sentence = unknown_site(name, plain).args[0].rstrip(".")
+    if not isinstance(model, nn.Module):
+        raise KeyError(f"{sentence}; sites inside a block are known only from the model, not from its configuration.")
     try:
         return bridge_for(model)
     except BridgeUnavailable as error:
-        sentence = unknown_site(name, plain).args[0].rstrip(".")
         raise KeyError(f"{sentence}; sites inside a block are out of reach: {error}") from error
 
 

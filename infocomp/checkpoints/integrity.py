@@ -60,7 +60,7 @@ def files_fingerprint(listing: Iterable[tuple[str, str]]) -> str:
     The same tensors written in another format (.bin and .safetensors) differ here, and agree in `weights_fingerprint`.
     """
     lines = sorted(f"{name} {digest}\n" for name, digest in listing)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()[:32] 
+    return hashlib.sha256("".join(lines).encode()).hexdigest()[:32] if lines else ""
 
 
 def _bytes(tensor: Tensor) -> memoryview:

@@ -89,12 +89,7 @@ def _ppmd(variant: str, order: int, memory: int) -> Coder:
 
     def decode(coded: bytes, length: int) -> bytes:
         decoder = pyppmd.Ppmd7Decoder(order, memory) if variant == "H" else pyppmd.Ppmd8Decoder(order, memory)
-        data = decoder.decode(coded, length)
-        while len(data) < length and (
-            more := decoder.decode(b"\0", length - len(data))
-        ):  # the range decoder reads ahead
-            data += more
-        return data
+        return decoder.decode(coded, length)
 
     library = f"pyppmd {version('pyppmd')}"
     return Coder(encode, decode, {"variant": variant, "order": order, "memory": memory, "library": library})
@@ -102,9 +97,7 @@ def _ppmd(variant: str, order: int, memory: int) -> Coder:
 
 CODERS: dict[str, Coder] = {
     "gzip -9": Coder(
-        lambda data: gzip.compress(
-            data, compresslevel=9, mtime=0
-        ),  # without a time: equal bytes give equal sizes and bytes
+        lambda data: gzip.compress(data, compresslevel=9, mtime=0),  # without a time, equal bytes give equal codes
         lambda coded, length: gzip.decompress(coded),
         {"level": 9, "mtime": 0, "library": f"zlib {zlib.ZLIB_RUNTIME_VERSION}"},
     ),

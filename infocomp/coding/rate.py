@@ -92,15 +92,14 @@ def plain_head(model: PreTrainedModel) -> tuple[Tensor, Tensor | None] | None:
         answered = model(input_ids=ids, use_cache=False).logits
     if set(seen) != {"hidden", "given", "logits", "probe"} or answered.shape[-1] != len(weight):
         return None
+    weight, bias = weight.detach(), None if bias is None else bias.detach()
     linear = torch.nn.functional.linear(seen["given"], weight, bias)
     plain = (
         _same(seen["hidden"], seen["given"])
         and _same(linear, seen["logits"], tolerance=1e-5)
         and _same(seen["probe"].expand_as(answered), answered)
     )
-    if not plain:
-        return None
-    return weight.detach(), None if bias is None else bias.detach()
+    return (weight, bias) if plain else None
 
 
 def _same(one: Tensor, other: Tensor, tolerance: float = 0.0) -> bool:

@@ -9,9 +9,7 @@ never `step=`: units end in any order). W&B never costs a result: what it raises
 import hashlib
 import logging
 import shutil
-import time
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -138,11 +136,8 @@ class _Session:
             return
         import wandb  # 1.5 s, and wanted only here
 
-        folder = self.out / "wandb"
-        folder.mkdir(exist_ok=True)  # W&B would turn to the system's temporary folder without a word
-        while (folder / f"offline-run-{datetime.now():%Y%m%d_%H%M%S}-{self.id}").exists():
-            time.sleep(0.05)  # W&B names a folder by the second, and would write into an earlier one
-        self.earlier = sorted(folder.glob(f"offline-run-*-{self.id}"))
+        # a second folder of one second gets -1 after the id
+        self.earlier = sorted((self.out / "wandb").glob(f"offline-run-*-{self.id}*"))
         self.run = wandb.init(
             entity=self.entity,
             project=self.project,
@@ -223,7 +218,7 @@ class _Session:
     def finish(self) -> None:
         self.run.finish()
         if self.offline:
-            for folder in self.earlier:
+            for folder in {*self.earlier} - {Path(self.run.settings.sync_dir)}:
                 shutil.rmtree(folder)
 
     def give_up(self, error: Exception) -> None:

@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from infocomp.plotting import style
-from infocomp.plotting.selection import NothingToDraw, default_label, drawable, models, values_of
+from infocomp.plotting.selection import NothingToDraw, drawable, labels_of, models, values_of
 
 QUANTITIES = ("complexity", "expressivity", "optimality", "context_complexity")
 OPTIMALITY_RANGE = (-0.5, 1.5)  # a ratio near a zero denominator would take the whole colour scale
@@ -39,7 +39,7 @@ def heatmap_rows(
     """What `heatmaps` draws: one row a cell."""
     rows = drawable(table, corpus)
     rows = rows[rows["model"] == one_model(rows, model)]
-    label = label or default_label(rows, "expressivity")
+    label = label or ([*labels_of(rows, "expressivity"), *labels_of(rows, "complexity"), ""])[0]
     parts = [values_of(rows, name, None if name == "context_complexity" else label) for name in QUANTITIES]
     cells = pd.concat(parts)
     cells = cells[cells["position"].notna()]

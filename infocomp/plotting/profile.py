@@ -36,7 +36,7 @@ def layer_profile_rows(table: pd.DataFrame, model: str | None = None, corpus: st
     labels = labels_of(rows, "complexity") + labels_of(rows, "expressivity")
     labels = list(dict.fromkeys(labels))[:MOST_LABELS]
     parts = [values_of(rows, quantity, label) for quantity in ("complexity", "expressivity") for label in labels]
-    if not parts:
+    if not any(len(part) for part in parts):
         raise NothingToDraw("a layer profile needs complexity or expressivity at some label")
     found = pd.concat(parts)
     last = found.sort_values("position", kind="stable", na_position="last")["revision"].iloc[-1]

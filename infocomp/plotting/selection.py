@@ -34,7 +34,7 @@ def drawable(table: pd.DataFrame, corpus: str | None = None) -> pd.DataFrame:
     lacking = [name for name in NEEDED if name not in table.columns]
     if lacking:
         raise NothingToDraw(f"the table lacks the columns {', '.join(lacking)}; figures need infocomp's own table")
-    rows = table[(table["status"] == "ok") & table["value"].notna()]
+    rows = table[(table["status"] == "ok") & table["value"].notna()].reset_index(drop=True)
     texts = {column: rows[column].fillna("") for column in ("draw", "weighting", "corpus")}
     rows = rows[texts["draw"].isin(["mean", ""]) & texts["weighting"].isin(["frequency", ""])]
     found = corpora(rows)
@@ -102,7 +102,8 @@ def values_of(rows: pd.DataFrame, quantity: str, label: str | None = None) -> pd
     wanted = (rows["quantity"] == quantity) & (rows["kind"] != "control") & (rows["estimator"] != CLASSICAL)
     if label is not None:
         wanted &= rows["label"] == label
-    found = rows[wanted].assign(place=rows["model"].map(model_order(rows)))
+    found = rows[wanted]
+    found = found.assign(place=found["model"].map(model_order(rows)))
     found = found.sort_values(["place", "depth", "position", "revision"], kind="stable").drop(columns="place")
     return found.drop_duplicates(["model", "revision", "site"])
 

@@ -90,7 +90,7 @@ def new_figure(width: float, height: float) -> Figure:
 def settle(figure: Figure) -> None:
     """Lay the figure out and keep it so: text placed afterwards by its extent stays where it was placed."""
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(None)  # not "none", which leaves a placeholder and costs a drawing at every save
 
 
 def legend_below(figure: Figure, handles: Sequence[Artist], title: str | None = None) -> None:

@@ -113,6 +113,10 @@ class InformationPlane:
         """Steps at which the run's own model is saved."""
         return self.series.checkpoints.steps(self.series.steps)
 
+    def untrained(self) -> bool:
+        """Whether a checkpoint of the run's own model is still missing."""
+        return not all(is_checkpoint(checkpoint_folder(self.out, step)) for step in self.series_steps())
+
     @property
     def trains(self) -> bool:
         """Whether this run trains its own model."""
@@ -164,10 +168,10 @@ class InformationPlane:
     def phases(self, report: Report) -> Iterator[tuple[str, list[Unit]]]:
         """Training first where there is any, then everything that is measured."""
         if self.trains:
-            report.begin("training", self.series.steps, "step")
             unit = self.training_unit(report)
-            if not all(is_checkpoint(checkpoint_folder(self.out, step)) for step in self.series_steps()):
+            if self.untrained():
                 Store(self.out).part_path(unit.name).unlink(missing_ok=True)
+                report.begin("training", self.series.steps, "step")
             yield "train", [unit]
             report.end()
         report.note(f"reading and labelling {len(self.config.corpora)} text(s)")
@@ -188,9 +192,7 @@ class InformationPlane:
         """What a run would need; no checkpoint is loaded and nothing is downloaded but tokenizer and configuration."""
         with tempfile.TemporaryDirectory(prefix="infocomp-plan-") as folder:
             source, parts, steps = self.source, {}, 0
-            untrained = self.trains and not all(
-                is_checkpoint(checkpoint_folder(self.out, step)) for step in self.series_steps()
-            )
+            untrained = self.trains and self.untrained()
             if untrained:
                 report.note("calibrating: a few steps of training")
                 parts["training"] = training_time(self.series, Path(folder))

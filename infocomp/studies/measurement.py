@@ -53,7 +53,7 @@ def measure_corpus(
     on_disk = scratch_needed(
         len(names) * len(estimator.rows), prepared.n_rows, estimator.draws, estimator.bins, compute.memory_budget
     )
-    widths, attention = _widths(model, names, prepared)
+    widths, attention = _widths(model, names)
     states = {
         (name, rows): SoftInformation(
             widths[name],
@@ -198,12 +198,10 @@ def _pilot(
     return pilot.centres()
 
 
-def _widths(
-    model: PreTrainedModel, sites: Sequence[str], prepared: PreparedCorpus
-) -> tuple[dict[str, int], str | None]:
+def _widths(model: PreTrainedModel, sites: Sequence[str]) -> tuple[dict[str, int], str | None]:
     """Width of the activations at each site, from one position, and the attention that they are read with."""
     device = next(model.parameters()).device
-    ids = torch.from_numpy(prepared.corpus.tokens[:1].astype("int64")).unsqueeze(0).to(device)
+    ids = torch.zeros((1, 1), dtype=torch.int64, device=device)
     with torch.inference_mode(), capture(model, sites) as acts:
         model.base_model(input_ids=ids, use_cache=False)
         return {site: acts[site].shape[-1] for site in sites}, acts.attention

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -110,7 +111,7 @@ def prepare_corpus(
     """Read, tokenise, cut and label one corpus. `cache` keeps tokens and labels from one command to the next."""
     documents = _documents(settings)
     corpus = tokenise(documents, tokenizer, settings.name, settings.max_tokens, cache, settings.document_tokens)
-    bos = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    bos: Any = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     windows = cut_windows(
         corpus,
         settings.context_length,

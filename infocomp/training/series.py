@@ -227,7 +227,8 @@ def _flush(path: Path) -> None:
 def _part_of(texts: Sequence[str], most: int, seed: int) -> list[str]:
     """Texts drawn by the seed, in their own order, until `most` bytes are reached."""
     order: list[int] = np.random.default_rng(seed).permutation(len(texts)).tolist()
-    drawn, total = [], 0
+    drawn: list[int] = []
+    total = 0
     for number in order:
         if total >= most:
             break
