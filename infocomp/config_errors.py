@@ -6,6 +6,7 @@ is closest to is spoken of.
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import UnionType
@@ -30,7 +31,8 @@ def sentences_of(
     error: ValidationError, data: Any, model: type[BaseModel], overrides: Mapping[str, str] | None = None
 ) -> list[str]:
     """One sentence for each place where `data` breaks a rule of `model`; overrides are dotted path → text of --set."""
-    faults = _closest_kinds([_fault(details, data) for details in error.errors(include_url=False)])
+    faults = [_fault(details, data) for details in error.errors(include_url=False) if not _follows(details)]
+    faults = _closest_kinds(faults)
     places: dict[tuple[str | int, ...], list[_Fault]] = {}
     for fault in faults:
         places.setdefault(fault.path, []).append(fault)
@@ -92,6 +94,11 @@ def _fault(details: Any, data: Any) -> _Fault:
     return _Fault(tuple(path), tuple(kinds), details)
 
 
+def _follows(details: Any) -> bool:
+    """Whether a list is called too short only because its entries are wrong, each of which has its own error."""
+    return details["type"] == "too_short" and len(details["input"]) >= details["ctx"]["min_length"]
+
+
 def _closest_kinds(faults: list[_Fault]) -> list[_Fault]:
     """Of the kinds that one place allows, those that fit there and have the fewest faults inside; all if none fits."""
     kept: list[_Fault] = []
@@ -134,11 +141,16 @@ def _rule(found: list[Any]) -> str:
     texts = list(dict.fromkeys(details["msg"] for details in found))
     if found[0]["type"] in ("value_error", "assertion_error"):
         return texts[0].removeprefix("Value error, ").removeprefix("Assertion failed, ").rstrip(".")
-    texts = [text.replace("valid array", "list").replace("an object", "a group of settings") for text in texts]
-    rules = [text.removeprefix("Input should be ") for text in texts if text.startswith("Input should be ")]
-    others = [text[:1].lower() + text[1:] for text in texts if not text.startswith("Input should be ")]
-    rule = " or ".join(([f"should be {' or '.join(rules)}"] if rules else []) + others)
-    return f"{rule}, and is {shown(found[0]['input'])}"
+    for pydantic, ours in (("valid array", "list"), ("an object", "a group of settings"), (" after validation", "")):
+        texts = [text.replace(pydantic, ours) for text in texts]
+    value = shown(found[0]["input"])
+    demands = [re.match(r"\w+ should (.+)", text) for text in texts]
+    rules = [demand[1] for demand in demands if demand]
+    if len(rules) < len(texts):
+        return f"{'; '.join(text[:1].lower() + text[1:] for text in texts)}; it is {value}"
+    if all(rule.startswith("be ") for rule in rules):
+        rules = [rules[0], *(rule.removeprefix("be ") for rule in rules[1:])]
+    return f"should {' or '.join(rules)}, and is {value}"
 
 
 def _meant(path: tuple[str | int, ...], model: type[BaseModel]) -> str:

@@ -78,7 +78,7 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_core_int)
 
 
 def parse(text: str, where: str) -> Any:
-    """The value of one YAML document, in JSON's types; YamlError, with sentences that begin with `where`, if it has none."""
+    """The value of one YAML document, in JSON's types; YamlError, sentences beginning with `where`, if it has none."""
     try:
         loader = _Loader(text)
         value = to_jsonable_python(loader.get_single_data())

@@ -49,6 +49,16 @@ class LogSpaced(Settings):
     log_spaced: int
 
 
+class Hub(Settings):
+    kind: Literal["hub"] = "hub"
+    token: str | None = None
+
+
+class Local(Settings):
+    kind: Literal["local"]
+    path: str
+
+
 class Corpus(Settings):
     name: str
     text: TextSettings
@@ -58,11 +68,12 @@ class TinyStudy(StudyConfig):
     study: Literal["tiny"]
     model: str
     revisions: Literal["all"] | tuple[str | int, ...] | Range | LogSpaced = "all"
-    stages: Literal["all"] | tuple[Range | LogSpaced, ...] = "all"
+    stages: Literal["all"] | Annotated[tuple[Range | LogSpaced, ...], Field(min_length=1)] = "all"
     estimator: Estimator = Estimator(n_bins=50, temperature=0.5)
     corpora: tuple[Corpus, ...] = ()
-    named: dict[str, Annotated[Estimator, Field()]] = Field(default_factory=dict)
+    named: dict[str, Estimator] = Field(default_factory=dict)
     weights: dict[int, float] = Field(default_factory=dict)
+    source: Annotated[Hub | Local, Field(discriminator="kind")] = Hub()
     folder: Path = Path("runs")
     tags: frozenset[str] = frozenset()
     device: Annotated[str, VOLATILE] = "auto"
@@ -210,6 +221,7 @@ def test_an_override_inside_a_group_that_is_not_written_keeps_the_rest_of_its_de
     assert load(MINIMAL, "estimator.orders.1=4").estimator.orders == (1, 4, 3)
     assert load(MINIMAL, "estimator.window.stride=8").estimator.n_bins == 50
     written_in_part = {**MINIMAL, "estimator": {"n_bins": 3}}
+    assert load({**MINIMAL, "corpora": [{"name": "a"}]}, "corpora.0.text.files=b").corpora[0].text.files == "b"
     assert load(written_in_part, "estimator.window.stride=8").estimator.window == Window(length=32, stride=8)
 
 
@@ -290,7 +302,7 @@ def test_all_that_is_wrong_is_told_at_once():
         "corpora.0.nam: there is no such setting, and it is 'b' (--set corpora.0.nam=b); did you mean 'name'?",
         "devise: there is no such setting, and it is 'cpu'; did you mean 'device'?",
         "zzz: there is no such setting, and it is null; known here: 'study', 'model', 'revisions', 'stages', "
-        "'estimator', 'corpora', 'named', 'weights', 'folder', 'tags', 'device'.",
+        "'estimator', 'corpora', 'named', 'weights', 'source', 'folder', 'tags', 'device'.",
     ]
 
 
@@ -326,6 +338,13 @@ def test_all_that_is_wrong_is_told_at_once():
             {"stages": [{"first": 1, "last": 2, "evry": 3}]},
             "stages.0.evry: there is no such setting, and it is 3; did you mean 'every'?",
         ),
+        ({"source": {"kind": "local", "path": 3}}, "source.path: should be a valid string, and is 3."),
+        (
+            {"source": {"kind": "hug"}},
+            "source: input tag 'hug' found using 'kind' does not match any of the expected tags: 'hub', 'local'; "
+            'it is {"kind": "hug"}.',
+        ),
+        ({"stages": []}, "stages: should be 'all' or have at least 1 item, not 0, and is []."),
         ({"revisions": {"log_spaced": "x"}}, "revisions.log_spaced: should be a valid integer, and is 'x'."),
         (
             {"named": {"a": {"bins": 3}}},
@@ -460,7 +479,7 @@ def test_the_hash_is_that_of_the_canonical_json_whatever_the_order_of_a_set():
     canonical = (
         '{"corpora":[],"estimator":{"modes":1,"n_bins":50,"orders":[1,2,3],"temperature":0.5,'
         '"window":{"length":32,"stride":64}},"folder":"runs","model":"é",'
-        '"named":{},"revisions":"all","stages":"all","study":"tiny","tags":["alpha","beta","delta","gamma"],"weights":{"1":2.0}}'
+        '"named":{},"revisions":"all","source":{"kind":"hub","token":null},"stages":"all","study":"tiny","tags":["alpha","beta","delta","gamma"],"weights":{"1":2.0}}'
     )
     loaded = load(MINIMAL, "model=é", "tags=[delta, alpha, gamma, beta]", "weights={1: 2}")
     assert config_hash(loaded) == hashlib.sha256(canonical.encode()).hexdigest()

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hub_server import tiny_model, tiny_tokenizer, write_series
 from safetensors.torch import load_file, save_file
+from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.utils import logging as transformers_logging
 
 from infocomp.checkpoints.integrity import duplicates, files_fingerprint, weights_fingerprint
@@ -154,6 +155,17 @@ def test_old_neox_buffers_are_accepted_without_a_word(series, caplog, capfd):
     assert (caplog.text, captured.out, captured.err) == ("", "", "")
 
 
+def test_old_gpt2_buffers_are_accepted_without_a_word(tmp_path, caplog):
+    config = GPT2Config(vocab_size=64, n_embd=16, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "checkpoint-400")
+    buffers = {
+        f"transformer.h.{layer}.attn.{name}": torch.ones(2) for layer in (0, 1) for name in ("bias", "masked_bias")
+    }
+    edit(tmp_path / "checkpoint-400", lambda tensors: tensors.update(buffers))
+    assert opened(tmp_path, "checkpoint-400").parameters > 0
+    assert caplog.text == ""
+
+
 def test_tensors_that_the_model_has_no_place_for_are_a_log_line(series, caplog):
     edit(series / "step8", lambda tensors: tensors.update({"value_head.weight": torch.ones(2)}))
     with caplog.at_level(logging.WARNING):
@@ -164,9 +176,19 @@ def test_tensors_that_the_model_has_no_place_for_are_a_log_line(series, caplog):
 
 
 def test_opening_leaves_the_verbosity_and_the_progress_bars_of_transformers_as_they_were(written):
-    before = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    opened(written, "step8")
-    assert (transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()) == before
+    before = transformers_logging.get_verbosity()
+    try:
+        transformers_logging.set_verbosity_info()
+        transformers_logging.enable_progress_bar()
+        opened(written, "step8")
+        assert transformers_logging.get_verbosity() == logging.INFO
+        assert transformers_logging.is_progress_bar_enabled()
+        transformers_logging.disable_progress_bar()
+        opened(written, "step8")
+        assert not transformers_logging.is_progress_bar_enabled()
+    finally:
+        transformers_logging.set_verbosity(before)
+        transformers_logging.enable_progress_bar()
 
 
 def test_a_missing_tensor_is_refused_by_name(series):
@@ -269,6 +291,8 @@ def test_a_folder_without_checkpoints_is_one_sentence(tmp_path, written):
     assert str(error.value) == (
         f"{tmp_path} holds no checkpoint folders (step512, checkpoint-500, …); the folders in it: figures"
     )
+    with pytest.raises(FileNotFoundError, match=r"holds no checkpoint folders .*; the folders in it: figures"):
+        DirectorySource(tmp_path, ["step1"]).list()
     with pytest.raises(FileNotFoundError, match="the folders in it: none; it is itself one checkpoint, a single model"):
         DirectorySource(written / "step8").list()
 

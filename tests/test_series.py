@@ -139,6 +139,16 @@ def test_a_removed_checkpoint_comes_back_with_the_same_weights(series, documents
     assert contents(tmp_path) == contents(series[0])
 
 
+def test_a_checkpoint_of_another_run_does_not_pass_for_one_of_this(series, documents, tmp_path):
+    train_series(tiny(seed=1), tmp_path, documents=documents)
+    (tmp_path / "training" / "state.pt").unlink()
+    for path in (tmp_path / "training" / "states").iterdir():
+        path.unlink()
+    assert contents(tmp_path) != contents(series[0])
+    train_series(tiny(), tmp_path, documents=documents)
+    assert contents(tmp_path) == contents(series[0])
+
+
 def test_killed_at_any_moment_it_ends_with_equal_files(series, documents, tmp_path):
     kills = 0
     for delay in (0.05, 0.15, 0.3, 0.6):
@@ -195,7 +205,7 @@ def test_a_full_disk_is_one_sentence_and_loses_no_checkpoint(series, documents, 
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "\n" not in str(error.value)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step0", "step1", "step2"]
-    assert not list((tmp_path / "training" / "unfinished").iterdir())
+    assert not (tmp_path / "training" / "unfinished").exists()
     train_series(tiny(), tmp_path, documents=documents)
     assert contents(tmp_path) == contents(series[0])
 

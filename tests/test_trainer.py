@@ -247,35 +247,45 @@ def test_killed_at_random_moments_it_ends_with_equal_weights_and_rows(tmp_path, 
     assert kills
 
 
-def run_and_die_while_writing(out: Path, moment: int) -> None:
-    """Die at the moment-th sign of a file being finished: half of it written, all of it written, or just renamed."""
-    left = [moment]
+def run_and_die_while_writing(out: Path, name: str, moment: str, count: int) -> None:
+    """Die when the file is written for the count-th time: half of it there, all of it, or just renamed."""
+    opened, left = [""], [count]
+    open_file, flush, rename = Path.open, os.fsync, os.replace
 
-    def dying(original, before):
-        def call(*arguments):
-            left[0] -= 1
-            if left[0] == 0:
-                before(*arguments)
-                os.kill(os.getpid(), signal.SIGKILL)
-            return original(*arguments)
+    def die(now: str) -> None:
+        left[0] -= now == moment
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-        return call
+    def dying_open(path, *arguments, **options):
+        opened[0] = path.name
+        return open_file(path, *arguments, **options)
 
-    def half(descriptor):
-        os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
+    def dying_flush(descriptor):
+        if name in opened[0]:
+            if moment == "half" and left[0] == 1:
+                os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
+            die("half")
+        flush(descriptor)
 
-    rename = os.replace
-    os.fsync = dying(os.fsync, half)
-    os.replace = dying(dying(os.replace, rename), lambda *_: None)
+    def dying_rename(source, target):
+        if Path(target).name == name:
+            die("whole")
+        rename(source, target)
+        if Path(target).name == name:
+            die("renamed")
+
+    Path.open, os.fsync, os.replace = dying_open, dying_flush, dying_rename
     small_run(out)
 
 
-@pytest.mark.parametrize("moments", [range(1, 14), [31, 16, 29, 14]])
-def test_killed_inside_a_write_it_ends_with_equal_weights_and_rows(tmp_path, uninterrupted, moments):
-    for moment in moments:
-        child = in_a_child(run_and_die_while_writing, tmp_path, moment)
-        child.join()
-        assert child.exitcode == -signal.SIGKILL
+@pytest.mark.parametrize("name", ["state.pt", "steps.parquet"])
+def test_killed_inside_a_write_it_ends_with_equal_weights_and_rows(tmp_path, uninterrupted, name):
+    for count in (1, 2, 3):
+        for moment in ("half", "whole", "renamed"):
+            child = in_a_child(run_and_die_while_writing, tmp_path, name, moment, count)
+            child.join()
+            assert child.exitcode == -signal.SIGKILL
     assert_equal_runs(small_run(tmp_path), uninterrupted)
 
 

@@ -75,7 +75,7 @@ class Bridge:
         try:
             for site, point in points.items():
                 point.add_hook(hook_of(site), level=level)
-            base.forward = _AnsweredBy(self._twin_base)  # type: ignore[method-assign]
+            base.forward = _AnsweredBy(self._twin_base)
             yield
         finally:
             vars(base).pop("forward", None)

@@ -85,6 +85,8 @@ def draw_heatmaps(cells: pd.DataFrame) -> Figure:
             )
         if checkpoints["duplicate"].any():
             handles.append(Patch(facecolor="0.6", edgecolor="white", hatch="/////", lw=0, label="duplicate weights"))
+        if checkpoints["stage"].nunique() > 1:
+            handles.append(Line2D([], [], color=style.CATEGORIES[1], lw=1, label="start of a stage"))
         if len(cells) < len(QUANTITIES) * len(checkpoints) * len(rows.names):
             handles.append(Patch(facecolor=_EMPTY, label="refused or not computed"))
         style.legend_below(figure, handles, style.DIRECTION)

@@ -18,7 +18,9 @@ INFORMATIONS = ("complexity", "expressivity", "context_complexity", "optimality"
 CONTROL = "control.gaussian"
 CLASSICAL = "classical"
 STREAM = "hook_resid_post"
-NEEDED = (*KEY, "stage", "step", "layer", "value", "null", "null_rows", "ceiling", "draw_std", "duplicate_of", "status")
+_TEXTS = (*(name for name in KEY if name != "seed"), "stage", "duplicate_of")
+_NUMBERS = ("seed", "step", "layer", "value", "null", "null_rows", "ceiling", "draw_std")
+NEEDED = (*_TEXTS, *_NUMBERS, "status")
 
 
 class NothingToDraw(ValueError):
@@ -35,21 +37,21 @@ def drawable(table: pd.DataFrame, corpus: str | None = None) -> pd.DataFrame:
     if lacking:
         raise NothingToDraw(f"the table lacks the columns {', '.join(lacking)}; figures need infocomp's own table")
     rows = table[(table["status"] == "ok") & table["value"].notna()].reset_index(drop=True)
-    texts = {column: rows[column].fillna("") for column in ("draw", "weighting", "corpus")}
-    rows = rows[texts["draw"].isin(["mean", ""]) & texts["weighting"].isin(["frequency", ""])]
+    rows = rows.assign(**{name: rows[name].astype(object).where(rows[name].notna(), "") for name in _TEXTS})
+    rows = rows.assign(**{name: rows[name].astype("float64") for name in _NUMBERS})
+    rows = rows[rows["draw"].isin(["mean", ""]) & rows["weighting"].isin(["frequency", ""])]
     found = corpora(rows)
     if corpus is None and len(found) > 1:
         raise NothingToDraw(f"the table holds {len(found)} texts ({', '.join(found)}); name one with corpus=…")
-    chosen = corpus if corpus is not None else (found or [""])[0]
-    rows = rows[rows["corpus"].fillna("").isin([chosen, ""])].copy()
+    rows = rows[rows["corpus"].isin([corpus if corpus is not None else (found or [""])[0], ""])]
     if rows.empty:
         raise NothingToDraw("the table holds no row with status 'ok', draw 'mean' and weighting 'frequency'")
-    numbers = ["step", "layer", "value", "null", "null_rows", "ceiling", "draw_std"]
-    rows[numbers] = rows[numbers].astype("float64")
     rows = _one_variant(rows)
-    rows["duplicate"] = rows["duplicate_of"].fillna("") != ""
-    rows["null_kind"] = np.where(rows["null"].notna(), "null", "null_rows")
-    rows["null"] = rows["null"].fillna(rows["null_rows"])
+    rows = rows.assign(
+        duplicate=rows["duplicate_of"] != "",
+        null_kind=np.where(rows["null"].notna(), "null", "null_rows"),
+        null=rows["null"].fillna(rows["null_rows"]),
+    )
     return _with_sites(_with_positions(rows))
 
 
@@ -124,19 +126,18 @@ def _one_variant(rows: pd.DataFrame) -> pd.DataFrame:
     estimators = sorted(rows.loc[information, "estimator"].unique(), key=lambda name: (name != "soft", name))
     rows = rows[~information | rows["estimator"].isin(estimators[:1])]
     ranks = {"": 0, "raw": 0, "centred": 1}
-    rank = rows["rows"].fillna("").map(ranks).fillna(2)
+    rank = rows["rows"].map(ranks).fillna(2)
     rows = rows[rank == rank.groupby([rows["model"], rows["quantity"]]).transform("min")]
-    seed = rows["seed"].astype("float64").fillna(-1.0)
+    seed = rows["seed"].fillna(-1.0)
     first = seed.groupby([rows["model"], rows["site"], rows["quantity"], rows["label"]]).transform("min")
     return rows[seed == first]
 
 
 def _with_positions(rows: pd.DataFrame) -> pd.DataFrame:
     """Steps that go on over stages: a stage that starts again at 0 is counted from the end of the one before."""
-    stage = rows["stage"].fillna("").astype(str)
-    ingredient = rows["revision"].fillna("").str.extract(r"ingredient(\d+)")[0].fillna("")
-    rows = rows.assign(stage=stage, branch=stage + np.where(ingredient != "", " ingredient " + ingredient, ""))
-    rows["position"] = rows["step"]
+    ingredient = [re.search(r"ingredient\d+", str(name)) for name in rows["revision"]]
+    branch = [f"{stage} {part[0]}" if part else stage for stage, part in zip(rows["stage"], ingredient, strict=True)]
+    rows = rows.assign(branch=branch, position=rows["step"])
     for _, own in rows.groupby("model", sort=False):
         end = -np.inf
         for name in sorted(own["stage"].unique(), key=_natural):

@@ -137,8 +137,8 @@ def step_ticks(low: float, high: float) -> list[float]:
     powers = [0.0] + [10.0**power for power in range(13)]
     inside = [tick for tick in powers if low <= tick <= high]
     if len(inside) < 3:
-        middle = round(float(np.expm1((np.log1p(low) + np.log1p(high)) / 2)))
-        inside = sorted({low, float(middle), high})
+        middle = float(f"{np.expm1((np.log1p(low) + np.log1p(high)) / 2):.2g}")
+        inside = sorted({low, middle, high}) if low < middle < high else sorted({low, high})
     while len(inside) > 6:
         inside = inside[:1] + inside[2::2] if len(inside) % 2 else inside[:1] + inside[1::2]
     return inside
@@ -148,7 +148,7 @@ def step_text(step: float) -> str:
     """A step in few characters: 0, 512, 2k, 143k, 1M."""
     for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if step >= size:
-            return f"{step / size:.4g}{letter}" if step % (size / 1e3) == 0 else f"{step / size:.1f}{letter}"
+            return f"{step / size:.3g}{letter}"
     return f"{step:g}"
 
 
@@ -159,7 +159,7 @@ def step_axis(ax: Axes, steps: Sequence[float]) -> None:
         ax.set_xscale("linear")
         margin = 0.05 * max(high - low, 1.0)
         ax.set_xlim(low - margin, high + margin)
-        ticks = sorted({low, float(round((low + high) / 2)), high})
+        ticks = sorted({low, float(f"{(low + high) / 2:.3g}"), high})
     else:
         ax.set_xscale("symlog", linthresh=1, linscale=0.6)
         ax.set_xlim(-0.15 if low < 1 else low * 0.8, max(high, 1.0) * 1.25)

@@ -55,7 +55,7 @@ def draw_trajectories(ax: Axes, points: pd.DataFrame) -> None:
                 zorder=order,
                 gid=f"{model}|{site}|{'hollow' if hollow else 'filled'}",
             )
-    start = paths[paths["step"] == 0]
+    start = paths[paths["position"] == 0]
     ax.scatter(start["x"], start["y"], s=15, marker="x", color="black", linewidths=0.7, zorder=4, gid="step 0")
     control = points[points["kind"] == "control"]
     ax.scatter(control["x"], control["y"], s=36, marker="*", color="black", linewidths=0, zorder=4, gid="control")
@@ -180,7 +180,7 @@ def _legend(points: pd.DataFrame, axes: list[Axes]) -> list[Line2D | Patch]:
     kinds = set(paths["kind"])
     handles += [entry("embedding", _line_colour("embed"), style.LINES["embed"], lw=0.7)] if "embed" in kinds else []
     handles += [entry("final norm", _line_colour("norm"), style.LINES["norm"], lw=0.7)] if "norm" in kinds else []
-    if (paths["step"] == 0).any():
+    if (paths["position"] == 0).any():
         handles.append(entry("step 0, untrained", "black", marker="x", mew=0.7))
     if (points["kind"] == "control").any():
         handles.append(entry("random Gaussian rows", "black", marker="*", ms=6, mew=0))

@@ -352,9 +352,13 @@ class InformationPlane:
         if self._loaded is None or self._loaded.checkpoint is not checkpoint:
             self._close()
             compute = self.config.compute
-            self._loaded = self.source.open(
-                checkpoint, getattr(torch, compute.dtype), device_of(compute), compute.attention
-            )
+            try:
+                self._loaded = self.source.open(
+                    checkpoint, getattr(torch, compute.dtype), device_of(compute), compute.attention
+                )
+            except Exception:
+                self.source.close(checkpoint)
+                raise
         return self._loaded
 
     def _close(self) -> None:

@@ -180,26 +180,31 @@ def is_checkpoint(folder: Path) -> bool:
 
 
 def save_checkpoint(model: nn.Module, tokenizer: PreTrainedTokenizerFast, folder: Path, unfinished: Path) -> None:
-    """Write a Hugging Face folder under `unfinished` and rename it; a whole one that stands there is left alone.
+    """Write a Hugging Face folder under `unfinished` and rename it; one that holds the same files is left alone.
 
     OSError of one sentence where the disk is full, and nothing remains of the attempt.
     """
-    if is_checkpoint(folder):
-        return
     assert isinstance(model, GPTNeoXForCausalLM)
-    temporary = unfinished / folder.name
+    temporary, replaced = unfinished / folder.name, unfinished / f"replaced-{folder.name}"
     try:
-        shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _no_progress_bar():
             model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         for path in temporary.iterdir():
             _flush(path)
-        temporary.rename(folder)
+        if folder.exists() and _contents(folder) != _contents(temporary):
+            folder.rename(replaced)
+        if not folder.exists():
+            temporary.rename(folder)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise not_written(folder, error) from None
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 def _unfinished(out: Path) -> Path:
