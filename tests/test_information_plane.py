@@ -81,7 +81,7 @@ def test_a_folder_of_checkpoints_with_faults_gives_rows_for_all_of_them(series, 
     information = mean[mean["quantity"].isin(["complexity", "expressivity"])]
     for column in ("null", "null_rows", "ceiling", "draw_std", "n_labels", "singleton_mass", "efficiency"):
         assert information[column].notna().all(), column
-    assert (information["value"] <= information["ceiling"] + 1e-9).all()
+    assert (information["value"] <= information["ceiling"] + 1e-6).all(), "equal at hook_embed, to float32"
     assert (mean.loc[mean["quantity"] == "entropy", "null"]).isna().all(), "entropy has no null: empty, not 0"
     control = information[information["site"] == "control.gaussian"]
     assert len(control) == 4 and (control["value"] - control["null"]).abs().max() < 0.15

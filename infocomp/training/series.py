@@ -40,7 +40,7 @@ CHECKPOINTS = "checkpoints"
 SEPARATOR = "<|endoftext|>"
 BYTES = 256
 
-_MUON = MuonSettings(learning_rate=0.05, rest=AdamWSettings(learning_rate=0.01, beta2=0.95))
+_MUON = MuonSettings(learning_rate=0.04, momentum=0.9, rest=AdamWSettings(learning_rate=0.015, beta2=0.95))
 
 
 class SeriesSettings(BaseModel):
@@ -57,7 +57,7 @@ class SeriesSettings(BaseModel):
     layers: PositiveInt = 4
     heads: PositiveInt = 4
     context_length: Annotated[int, Field(ge=2)] = 256
-    batch: PositiveInt = 16
+    batch: PositiveInt = 12
     steps: PositiveInt = 512
     text_bytes: PositiveInt | None = None
     seed: Annotated[int, Field(ge=0)] = 0
