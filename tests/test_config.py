@@ -1,17 +1,15 @@
 """Configurations: what is read, what is refused and in which words, what the hash sees."""
 
 import hashlib
-import random
 import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from infocomp import config, yaml_text
+from infocomp import config
 from infocomp.config import (
     VOLATILE,
     ConfigError,

@@ -4,9 +4,6 @@ import gzip
 import json
 import logging
 import random
-import re
-import socket
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq

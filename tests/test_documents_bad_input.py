@@ -1,23 +1,13 @@
 """One sentence for each thing that can be wrong with a text: names, packing, encoding, records, columns, emptiness."""
 
-import random
 import re
 import socket
 from pathlib import Path
 
 import pytest
-from test_documents import json_lines, noise, pack, parquet, read, texts
+from test_documents import json_lines, noise, pack, parquet, sentence, texts
 
 from infocomp.corpora.settings import DatasetSettings
-
-
-def sentence(**settings) -> str:
-    """The message of the ValueError that these settings give: one line that ends in a full stop."""
-    with pytest.raises(ValueError) as caught:
-        read(**settings)
-    message = str(caught.value)
-    assert "\n" not in message and message.endswith("."), message
-    return message
 
 
 def test_a_file_that_does_not_exist_is_named_with_the_nearest_names(tmp_path, monkeypatch):

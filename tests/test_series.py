@@ -1,10 +1,12 @@
 """The miniature Pythia: ordinary Hugging Face folders, every byte paid for, equal files after any kill."""
 
 import itertools
+import multiprocessing
 import os
 import resource
 import signal
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,6 @@ import pytest
 import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
-from test_trainer import in_a_child
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPTNeoXForCausalLM
 
 from infocomp.corpora.builtin import held_out_documents
@@ -48,6 +49,15 @@ def series(documents, tmp_path_factory):
     torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("series")
     return out, train_series(tiny(), out, documents=documents)
+
+
+def in_a_child(function):
+    """A forked process: it has torch already, so it can be killed often."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python ≥ 3.12: the parent may have threads
+        process = multiprocessing.get_context("fork").Process(target=function)
+        process.start()
+    return process
 
 
 def contents(out: Path) -> dict[str, bytes]:

@@ -65,7 +65,8 @@ def plane_context_rows(
     points = _joined(rows, ("context_complexity", None), ("expressivity", label), close).assign(label=label)
     if points.empty:
         raise NothingToDraw(f"no site has both context_complexity and expressivity at {label!r}")
-    return points.assign(x_null=points["x"], x_ceiling=points["x"])  # both of y, at the context complexity as it is
+    points = points.drop(columns="x_null_kind")
+    return points.assign(x_null=points["x"], x_ceiling=points["x"])  # those of y, at the context complexity as it is
 
 
 def plane_label_rows(

@@ -115,11 +115,15 @@ def _null_out_of_view(ax: Axes, paths: pd.DataFrame) -> str:
     inside = known["x_null"].between(left, right) & known["y_null"].between(bottom, top)
     if inside.all():
         return ""
-    down, up = known["y_null"].min(), known["y_null"].max()
-    ranges = f"{down:.2f} to {up:.2f} bits"
+    ranges = _range(known["y_null"]) + " bits"
     if not known["x_null"].equals(paths.loc[known.index, "x"]):
-        ranges = f"x {known['x_null'].min():.2f} to {known['x_null'].max():.2f}, y {down:.2f} to {up:.2f}"
+        ranges = f"x {_range(known['x_null'])}, y {_range(known['y_null'])}"
     return f"null {'partly ' if inside.any() else ''}outside this view:\n{ranges}"
+
+
+def _range(values: pd.Series) -> str:
+    low, high = f"{values.min():.2f}", f"{values.max():.2f}"
+    return low if low == high else f"{low} to {high}"
 
 
 def _draw_null(ax: Axes, path: pd.DataFrame) -> None:
