@@ -88,6 +88,11 @@ def test_the_topics_of_the_language_reference_are_prose(packages):
     assert sum(map(len, topics.values())) > 400_000
 
 
+def test_topics_that_are_written_otherwise_stay_source(tmp_path):
+    packages = standard_library_documents(write(tmp_path, {"pydoc_data/topics.py": "topics = load()\n"}))
+    assert [(d.name, d.text) for d in packages["pydoc_data"]] == [("pydoc_data/topics.py", "topics = load()\n")]
+
+
 def test_line_ends_are_those_of_unix_and_the_order_is_that_of_names(tmp_path):
     folder = write(
         tmp_path, {"b.py": "x = 1\r\ny = 2\r\n", "a/z.py": "1\n", "a/b/c.py": "2\n", "LICENSE.txt": "free\n"}

@@ -504,7 +504,12 @@ def test_a_label_of_ones_own_is_drawn_too():
     table = synthetic_table({"layers": 2, "checkpoints": 3, "labels": ("token", "part of speech")})
     texts = [text for text, _ in drawn_texts(plane_label(table, labels=["part of speech"]))]
     assert "X: the last part of speech, Y: the part of speech that follows" in texts
-    assert overlapping(drawn_texts(plane_label(table))) == []
+    both = drawn_texts(plane_label(table))
+    assert overlapping(both) == []
+    assert [text.split(",")[0] for text, _ in both if text.startswith("X:")] == [
+        "X: the last token",
+        "X: the last part of speech",
+    ]
 
 
 def test_names_beside_each_other_move_apart_no_further_than_needed():
@@ -527,12 +532,12 @@ def test_a_text_goes_to_the_nearest_free_place():
 
 
 def test_steps_are_thinned_and_written_short():
-    assert thin(5, 8) == [0, 1, 2, 3, 4]
+    assert thin(5, 8) == [0, 1, 2, 3, 4] and thin(1, 8) == [0] and thin(0, 8) == []
     assert thin(12, 8) == [0, 2, 4, 6, 8, 11]
     assert thin(160, 6)[0] == 0 and thin(160, 6)[-1] == 159 and len(thin(160, 6)) == 6
     assert thin(4, 1) == [3]
     assert [step_text(step) for step in (0, 512, 1000, 1500, 143_000, 2e6)] == ["0", "512", "1k", "1.5k", "143k", "2M"]
-    assert step_ticks(0, 512) == [0, 1, 10, 100]
+    assert step_ticks(0, 512) == [0, 1, 10, 100, 512]
     assert step_ticks(0, 143_000)[0] == 0 and len(step_ticks(0, 143_000)) <= 6
     assert step_ticks(100_000, 143_000) == [100_000, 120_000, 143_000]
 

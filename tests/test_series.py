@@ -21,7 +21,7 @@ from infocomp.corpora.builtin import held_out_documents
 from infocomp.corpora.documents import Document
 from infocomp.training.optimizers import SGDSettings
 from infocomp.training.schedule import CheckpointSettings
-from infocomp.training.series import SEPARATOR, NextTokenLoss, SeriesSettings, train_series
+from infocomp.training.series import SEPARATOR, NextTokenLoss, SeriesSettings, save_checkpoint, train_series
 
 STEPS = [0, 1, 2, 4, 8]
 
@@ -218,6 +218,15 @@ def test_a_full_disk_is_one_sentence_and_loses_no_checkpoint(series, documents, 
     assert not (tmp_path / "training" / "unfinished").exists()
     train_series(tiny(), tmp_path, documents=documents)
     assert contents(tmp_path) == contents(series[0])
+
+
+def test_a_tokenizer_that_cannot_be_written_is_one_sentence_too(series, documents, tmp_path):
+    (tmp_path / "training" / "unfinished" / "step1" / "tokenizer.json").mkdir(parents=True)
+    model = AutoModelForCausalLM.from_pretrained(series[1].checkpoints[1])
+    tokenizer = AutoTokenizer.from_pretrained(series[1].checkpoints[1])
+    with pytest.raises(OSError, match=r"step1 could not be written \(Is a directory .*\); free some disk space"):
+        save_checkpoint(model, tokenizer, tmp_path / "checkpoints" / "step1", tmp_path / "training" / "unfinished")
+    assert not list((tmp_path / "checkpoints").iterdir())
 
 
 def test_a_diverged_series_says_so_and_keeps_the_checkpoints_before(documents, tmp_path):

@@ -1,6 +1,5 @@
 """The one training loop: rows, schedule, checkpoints, and going on after being killed at any moment."""
 
-import itertools
 import math
 import multiprocessing
 import os
@@ -14,11 +13,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 from torch.nn import functional
 
-from infocomp.training.optimizers import AdamWSettings, MuonSettings, OptimizerSettings, SGDSettings, hidden_matrices
+from infocomp.training.optimizers import AdamWSettings, MuonSettings, SGDSettings
 from infocomp.training.schedule import CheckpointSettings, ScheduleSettings, ShuffledOrder
 from infocomp.training.state import write_atomically
 from infocomp.training.trainer import Hooks, Task, TrainerSettings, train
@@ -149,26 +147,11 @@ def test_the_rows_stand_in_a_parquet_file_with_what_was_measured(uninterrupted):
     assert table[0]["message"] is None and {row["status"] for row in table} == {"ok"}
 
 
-def test_the_schedule_warms_up_stays_and_decays():
-    schedule = ScheduleSettings(warmup_steps=2, decay="linear", decay_from=0.5, final=0.1)
-    shares = [schedule.share(step, 8) for step in range(8)]
-    assert shares == pytest.approx([0.5, 1, 1, 1, 1, 0.775, 0.55, 0.325])
-    assert ScheduleSettings(decay="cosine").share(4, 8) == pytest.approx(0.5)
-    assert ScheduleSettings().share(7, 8) == 1.0
-
-
 def test_the_schedule_multiplies_every_learning_rate(tmp_path):
     task = small_task()
     rows = train(task, small_settings(), tmp_path).rows
     shares = [small_settings().schedule.share(step, STEPS) for step in range(STEPS)]
     assert [row["learning_rate"] for row in rows] == [0.02 * share for share in shares]
-
-
-def test_checkpoints_are_log_spaced_then_regular_and_always_include_the_last():
-    assert CheckpointSettings().steps(512) == [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
-    assert CheckpointSettings(log_spaced_until=4, every=10).steps(23) == [0, 1, 2, 4, 10, 20, 23]
-    assert CheckpointSettings(log_spaced_until=16, every=16).steps(48) == [0, 1, 2, 4, 8, 16, 32, 48]
-    assert CheckpointSettings(log_spaced_until=0).steps(3) == [0, 3]
 
 
 def test_checkpoints_hold_the_weights_of_their_step(tmp_path):
@@ -209,21 +192,6 @@ def test_training_leaves_torchs_own_generator_where_it_was(tmp_path):
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_every_example_comes_once_an_epoch_and_a_step_always_gets_the_same_batch():
-    order = ShuffledOrder(examples=10, batch=4, seed=2)
-    batches = [order(step).tolist() for step in range(10)]
-    read = list(itertools.chain.from_iterable(batches))
-    assert all(sorted(read[10 * epoch : 10 * epoch + 10]) == list(range(10)) for epoch in range(4))
-    assert read[:10] != read[10:20]
-    assert batches[7] == ShuffledOrder(examples=10, batch=4, seed=2)(7).tolist()
-    assert batches[0] != ShuffledOrder(examples=10, batch=4, seed=3)(0).tolist()
-
-
-def test_an_order_without_examples_is_refused():
-    with pytest.raises(ValueError, match="examples and batch must be at least 1, got 0 and 4"):
-        ShuffledOrder(examples=0, batch=4)
-
-
 def test_progress_is_told_after_every_step(tmp_path):
     told = []
     train(small_task(), small_settings(steps=4), tmp_path, Hooks(progress=lambda *values: told.append(values)))
@@ -231,13 +199,18 @@ def test_progress_is_told_after_every_step(tmp_path):
     assert all(math.isfinite(loss) for _, _, loss in told)
 
 
+def slow_run(out: Path) -> None:
+    """At least 0.2 seconds long, so that it can be killed before its end on any machine."""
+    small_run(out, progress=lambda *_: time.sleep(0.2 / STEPS))
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_killed_at_random_moments_it_ends_with_equal_weights_and_rows(tmp_path, uninterrupted, seed):
     delays = random.Random(seed)
     kills = 0
     for _ in range(12):
-        child = in_a_child(small_run, tmp_path)
-        child.join(delays.uniform(0.01, 0.25))
+        child = in_a_child(slow_run, tmp_path)
+        child.join(delays.uniform(0.01, 0.15))
         if child.exitcode is None:
             os.kill(child.pid, signal.SIGKILL)
             kills += 1
@@ -456,37 +429,6 @@ def test_a_measurement_may_not_take_a_column_of_the_loop(tmp_path):
         train(small_task(), small_settings(), tmp_path, hooks)
 
 
-def test_muon_moves_hidden_matrices_only():
-    model = Small()
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    hidden = hidden_matrices(model, ["head.*"])
-    assert [names[id(parameter)] for parameter in hidden] == ["inner.weight", "outer.weight"]
-    muon, rest = MuonSettings(not_hidden=("head.*",)).build(model)
-    assert isinstance(muon, torch.optim.Muon) and isinstance(rest, torch.optim.AdamW)
-    moved = [names[id(p)] for optimizer in (muon, rest) for group in optimizer.param_groups for p in group["params"]]
-    assert sorted(moved) == sorted(names.values())
-
-
-def test_a_glob_that_names_no_parameter_is_an_error_with_the_nearest_names():
-    with pytest.raises(KeyError, match=r"no parameter matches 'hed\.weight'; closest are 'head\.weight'"):
-        hidden_matrices(Small(), ["hed.weight"])
-
-
-def test_muon_without_a_hidden_matrix_is_refused():
-    with pytest.raises(ValueError, match="Embedding has no hidden matrix for Muon to move; use the optimizer 'adamw'"):
-        MuonSettings().build(nn.Embedding(3, 2))
-
-
-def test_vectors_do_not_decay_where_asked():
-    (adamw,) = AdamWSettings(weight_decay=0.1, decay_vectors=False).build(Small())
-    decays = {
-        parameter.ndim >= 2: group["weight_decay"] for group in adamw.param_groups for parameter in group["params"]
-    }
-    assert decays == {True: 0.1, False: 0.0}
-    (plain,) = AdamWSettings(weight_decay=0.1).build(Small())
-    assert [group["weight_decay"] for group in plain.param_groups] == [0.1]
-
-
 def test_a_factory_of_ones_own_takes_the_place_of_the_settings(tmp_path):
     used = []
 
@@ -496,21 +438,3 @@ def test_a_factory_of_ones_own_takes_the_place_of_the_settings(tmp_path):
 
     result = train(small_task(optimizers=factory), small_settings(steps=3), tmp_path)
     assert len(used) == 1 and result.rows[2]["learning_rate"] == 0.5
-
-
-def test_settings_come_from_yaml_and_refuse_what_they_do_not_know():
-    class Holder(BaseModel):
-        model_config = ConfigDict(strict=True)
-        optimizer: OptimizerSettings
-
-    given = {"optimizer": {"name": "muon", "rest": {"learning_rate": 0.5}, "not_hidden": ["head.weight"]}}
-    read = Holder.model_validate(given).optimizer
-    assert isinstance(read, MuonSettings) and read.rest.learning_rate == 0.5 and read.not_hidden == ("head.weight",)
-    with pytest.raises(ValidationError, match=r"steps\n.*Input should be a valid integer"):
-        TrainerSettings.model_validate({"steps": "40"})
-    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
-        TrainerSettings.model_validate({"steps": 40, "step": 3})
-    with pytest.raises(ValidationError, match="greater than 0"):
-        TrainerSettings.model_validate({"steps": 0})
-    with pytest.raises(ValidationError, match="frozen"):
-        small_settings().steps = 3

@@ -53,7 +53,8 @@ def standard_library_documents(folder: str | Path | None = None) -> dict[str, li
     packages: dict[str, list[Document]] = {}
     for path in _sources(root):
         relative = path.relative_to(root)
-        documents = _topics(path) if relative.as_posix() == "pydoc_data/topics.py" else [_document(path, relative)]
+        is_topics = relative.as_posix() == "pydoc_data/topics.py"
+        documents = _topics(path, relative) if is_topics else [_document(path, relative)]
         packages.setdefault(relative.parts[0].removesuffix(".py"), []).extend(documents)
     if (root / "LICENSE.txt").is_file():
         packages["LICENSE"] = [_document(root / "LICENSE.txt", Path("LICENSE.txt"))]
@@ -99,12 +100,17 @@ def _document(path: Path, relative: Path) -> Document:
     return Document(name=relative.as_posix(), text=text)
 
 
-def _topics(path: Path) -> list[Document]:
-    """The topics of the language reference as prose: the values of the one dictionary that the file assigns."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    table = next(node.value for node in tree.body if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict))
-    topics: dict[str, str] = ast.literal_eval(table)
-    return [Document(name=f"pydoc_data/topics/{topic}", text=text) for topic, text in sorted(topics.items())]
+def _topics(path: Path, relative: Path) -> list[Document]:
+    """The topics of the language reference as prose: the values of the dictionary that the file assigns.
+
+    A file that is written otherwise stays one document of source.
+    """
+    tables = [node.value for node in ast.parse(path.read_bytes()).body if isinstance(node, ast.Assign | ast.AnnAssign)]
+    for table in tables:
+        if isinstance(table, ast.Dict):
+            topics: dict[str, str] = ast.literal_eval(table)
+            return [Document(name=f"pydoc_data/topics/{topic}", text=text) for topic, text in sorted(topics.items())]
+    return [_document(path, relative)]
 
 
 def _enough(documents: list[Document], least: int, folder: str | Path | None) -> list[Document]:

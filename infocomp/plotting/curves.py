@@ -102,7 +102,8 @@ def _curve(ax: Axes, path: pd.DataFrame, colour: ColorType, model: int) -> None:
     marker = style.MARKERS[model % len(style.MARKERS)]
     size = float(np.interp(len(path), [12, 160], [2.6, 1.2]))
     gid = f"{path['model'].iloc[0]}|{path['site'].iloc[0]}|{quantity}"
-    ax.plot(steps, values, color=colour, lw=1.0, zorder=3, gid=gid)
+    kind = str(path["kind"].iloc[0])
+    ax.plot(steps, values, color=colour, lw=_width(kind), zorder=2.8 if kind == "norm" else 3, gid=gid)
     for hollow in (False, True):
         shown = (path["duplicate"] == hollow).to_numpy()
         ax.plot(
@@ -122,6 +123,11 @@ def _curve(ax: Axes, path: pd.DataFrame, colour: ColorType, model: int) -> None:
         ax.fill_between(steps, values - std, values + std, color=colour, alpha=0.18, lw=0, zorder=2)
     ax.plot(steps, path["null"], color=colour, lw=0.7, ls=_DASHES, zorder=2, gid="null")
     ax.plot(steps, path["ceiling"], color=colour, lw=0.8, ls=_DOTS, zorder=2, gid="ceiling")
+
+
+def _width(kind: str) -> float:
+    """The final norm is drawn broad, below the others: it often lies on the last block."""
+    return 2.4 if kind == "norm" else 1.0
 
 
 def _colour(path: pd.DataFrame, measured: pd.DataFrame) -> ColorType:
@@ -187,7 +193,14 @@ def _legend(measured: pd.DataFrame) -> list[Line2D | Patch]:
         for _, site in sites.iterrows():
             colour = _colour(site.to_frame().T, measured)
             handles.append(
-                Line2D([], [], color=colour, label=f"{prefix}{_SITES.get(site['name'], site['name'])}", **look)
+                Line2D(
+                    [],
+                    [],
+                    color=colour,
+                    lw=_width(site["kind"]),
+                    label=f"{prefix}{_SITES.get(site['name'], site['name'])}",
+                    **look,
+                )
             )
         if sites.empty and len(names) > 1:
             handles.append(Line2D([], [], color=style.INK, label=prefix.strip(), **look))

@@ -133,15 +133,16 @@ def step_norm(steps: Sequence[float]) -> FuncNorm:
 
 
 def step_ticks(low: float, high: float) -> list[float]:
-    """Where steps are written: 0 and powers of ten, at most six; the ends and a middle where fewer than three fit."""
+    """Where steps are written: 0 and powers of ten, at most five, and the last; ends and a middle where few fit."""
     powers = [0.0] + [10.0**power for power in range(13)]
     inside = [tick for tick in powers if low <= tick <= high]
     if len(inside) < 3:
         middle = float(f"{np.expm1((np.log1p(low) + np.log1p(high)) / 2):.2g}")
         inside = sorted({low, middle, high}) if low < middle < high else sorted({low, high})
-    while len(inside) > 6:
+    while len(inside) > 5:
         inside = inside[:1] + inside[2::2] if len(inside) % 2 else inside[:1] + inside[1::2]
-    return inside
+    room = 0.12 * (np.log1p(high) - np.log1p(low))
+    return [*inside, high] if np.log1p(high) - np.log1p(inside[-1]) > room else inside
 
 
 def step_text(step: float) -> str:

@@ -47,12 +47,12 @@ def draw_trajectories(ax: Axes, points: pd.DataFrame) -> None:
             ax.scatter(
                 path["x"][shown],
                 path["y"][shown],
-                s=size,
+                s=size * (2.2 if kind == "norm" else 1.0),
                 marker=marker,
                 facecolors=["white"] * len(edges) if hollow else edges,
-                edgecolors=edges,
-                linewidths=0.8 if hollow else 0.3,
-                zorder=order,
+                edgecolors=style.INK if kind == "norm" and not hollow else edges,
+                linewidths=0.8 if hollow else float(np.interp(most, [12, 80], [0.5, 0.15])),
+                zorder=order - 0.25 * (kind == "norm"),
                 gid=f"{model}|{site}|{'hollow' if hollow else 'filled'}",
             )
     start = paths[paths["position"] == 0]
@@ -93,11 +93,10 @@ def write_names(ax: Axes, points: pd.DataFrame, diagonal: str) -> None:
     left, right, bottom, top = ax.axis()
     low, high = max(left, bottom), min(right, top)
     equal = np.linspace(low, high, 60)[:, None].repeat(2, axis=1) if low < high else np.empty((0, 2))
-    obstacles = np.vstack([*drawn, equal])
+    drawn += [_between(path[["x_null", "y_null"]].to_numpy()) for _, path in paths.groupby(["model", "site"])]
+    obstacles = np.vstack([*drawn, equal, points[["x_null", "y_null"]].to_numpy()])
     if len(equal):
-        write_beside(
-            ax, equal[35:36], [diagonal], np.vstack([obstacles, points[["x_null", "y_null"]].to_numpy()]), REMARK
-        )
+        write_beside(ax, equal[35:36], [diagonal], obstacles, REMARK)
     note = _null_out_of_view(ax, paths)
     if note:
         write_beside(ax, np.array([[right, bottom]]), [note], obstacles, REMARK, leaders=False)
@@ -183,7 +182,11 @@ def _legend(points: pd.DataFrame, axes: list[Axes]) -> list[Line2D | Patch]:
         handles.append(entry("ceiling", style.CEILING, _DOTS, lw=1.4))
     kinds = set(paths["kind"])
     handles += [entry("embedding", _line_colour("embed"), style.LINES["embed"], lw=0.7)] if "embed" in kinds else []
-    handles += [entry("final norm", _line_colour("norm"), style.LINES["norm"], lw=0.7)] if "norm" in kinds else []
+    handles += (
+        [entry("final norm", _line_colour("norm"), style.LINES["norm"], "o", 5, mfc="0.8", mew=0.5, lw=0.7)]
+        if "norm" in kinds
+        else []
+    )
     if (paths["position"] == 0).any():
         handles.append(entry("step 0, untrained", "black", marker="x", mew=0.7))
     if (points["kind"] == "control").any():
@@ -206,5 +209,5 @@ def _in_view(axes: list[Axes], gid: str) -> bool:
 
 def _between(path: Float[np.ndarray, "checkpoints 2"]) -> Float[np.ndarray, "points 2"]:
     """Points along the segments of a path, so that a text is kept off its lines too."""
-    shares = np.linspace(0, 1, 6)[1:-1, None, None]
+    shares = np.linspace(0, 1, 6 + 200 // len(path))[1:-1, None, None]
     return (path[None, :-1] * (1 - shares) + path[None, 1:] * shares).reshape(-1, 2)
