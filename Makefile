@@ -21,7 +21,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks
 
 check: $(READY)
-	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/pyright
+	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/pyright --pythonpath $(BIN)/python
 
 # soft-entropy is an oracle of the tests; it asks for jax, which neither it nor they need
 $(READY): pyproject.toml constraints.txt

@@ -1,4 +1,4 @@
-"""Do layers keep their order over training? Spearman correlation of each checkpoint's layer profile with the last one's.
+"""Do layers keep their order over training? Rank correlation of each checkpoint's layer profile with the last one's.
 
     python analysis/layer_order.py runs/demo [--quantity complexity] [--label token]
 

@@ -24,7 +24,8 @@ from infocomp.studies.measurement import measure_corpus
 from infocomp.studies.prepared import prepare_corpus
 from infocomp.studies.settings import ComputeSettings, CorpusSettings, EstimatorSettings
 model = pythia_70m(hidden_size=32, layers=6, heads=4)
-settings = CorpusSettings(name="text", builtin="training", context_length=256, packing=True, max_tokens=int(sys.argv[1]))
+tokens = int(sys.argv[1])
+settings = CorpusSettings(name="text", builtin="training", context_length=256, packing=True, max_tokens=tokens)
 estimator, compute = EstimatorSettings(), ComputeSettings()
 prepared = prepare_corpus(settings, tokenizer(), estimator.orders)
 process = psutil.Process()

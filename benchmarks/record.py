@@ -29,7 +29,9 @@ class Result:
     def line(self) -> str:
         """For the terminal."""
         sign, verdict = ("≤" if self.at_most else "≥"), ("met" if self.met else "MISSED")
-        return f"{self.name:<42} {self.value:10.3f} {self.unit:<8} target {sign} {self.target:g}: {verdict}  {self.note}"
+        return (
+            f"{self.name:<42} {self.value:10.3f} {self.unit:<8} target {sign} {self.target:g}: {verdict}  {self.note}"
+        )
 
 
 def keep(results: list[Result]) -> None:

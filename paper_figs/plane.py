@@ -1,6 +1,6 @@
 """The README's figure: the plane of context complexity of one run.
 
-    python paper_figs/plane.py runs/demo --out docs/figures
+python paper_figs/plane.py runs/demo --out docs/figures
 """
 
 import argparse

@@ -16,8 +16,8 @@ os.environ.update(
     OMP_NUM_THREADS="1",
 )
 
-import pytest
-import torch
+import pytest  # noqa: E402
+import torch  # noqa: E402
 
 torch.set_num_threads(1)
 

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tiny_run import tiny_config
 
 from infocomp.execution.session import Silent, run_study
 from infocomp.execution.table import VOLATILE, read
 from infocomp.studies.commands import open_study
-from tiny_run import tiny_config
 
 KILLS = {"training": 7, "measuring": 7}
 KILLS_IN_A_WRITE = 4  # of each

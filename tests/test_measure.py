@@ -245,9 +245,13 @@ def test_a_model_of_another_dtype_is_measured_in_it(tokenizer, texts, dtype, fra
 
 
 def test_the_attention_is_the_one_the_sites_were_read_with(tokenizer, texts):
-    eager = tiny_model("gpt_neox", "eager")
-    rows = measure(eager, tokenizer, texts, ["hook_embed"], **SMALL)
-    assert (rows.attention == "eager").all()
+    sdpa, eager = tiny_model("gpt_neox", "sdpa"), tiny_model("gpt_neox", "eager")
+    plain = measure(eager, tokenizer, texts, ["hook_embed"], **SMALL)
+    assert (plain.attention == "eager").all()
+    inside = measure(sdpa, tokenizer, texts, ["hook_embed", "blocks.0.attn.hook_z"], **SMALL)
+    assert (inside.attention == "eager").all() and hooks_on(sdpa) == 0  # a site inside a block is read with it
+    one, other = (values(rows, "bits_per_token").value.item() for rows in (plain, inside))
+    assert abs(one - other) <= 1e-6 * one
 
 
 @pytest.mark.parametrize("architecture", ["llama", "olmo2", "qwen3", "gpt2"])

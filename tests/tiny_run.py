@@ -3,12 +3,13 @@
 import random
 from pathlib import Path
 
-WORDS = (
-    "the a of to and in that it was for on with as his they at be this from have or by one had not but what all were "
-    "when we there can an your which their said if do will each about how up out them then she many some so these would "
-    "other into has more her two like him see time could no make than first been its who now people my made over did "
-    "down only way find use may water long little very after words called just where most know"
-).split()
+TEXT = """
+the a of to and in that it was for on with as his they at be this from have or by one had not but what all were when we
+there can an your which their said if do will each about how up out them then she many some so these would other into
+has more her two like him see time could no make than first been its who now people my made over did down only way find
+use may water long little very after words called just where most know
+"""
+WORDS = TEXT.split()
 
 
 def write_text(folder: Path, documents: int = 40, seed: int = 0) -> Path:

@@ -125,11 +125,10 @@ def cut_windows(
         bos_policy
     ]
 
-    previous_end = np.where(is_first, start, np.r_[0, end[:-1]])
+    # a window of an earlier document ended before this one starts, and takes nothing away from it
     measure_to = end - largest_order
-    measured_before = np.where(is_first, start, np.r_[0, measure_to[:-1]])
-    measure_from = np.maximum(start + largest_order - 1, measured_before)
-    score_from = np.maximum(previous_end, start + ~has_bos)
+    measure_from = np.maximum(start + largest_order - 1, np.r_[0, measure_to[:-1]])
+    score_from = np.maximum(start + ~has_bos, np.r_[0, end[:-1]])
     order = np.argsort(-(end - start + has_bos), kind="stable")
     windows = Windows(
         corpus=corpus,

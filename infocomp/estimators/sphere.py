@@ -72,7 +72,7 @@ def exact_temperature(dim: int, bins: int) -> float:
         low -= 1.0
     while excess(high) < 0:
         high += 1.0
-    root = brentq(excess, low, high, xtol=1e-15, rtol=8.9e-16, maxiter=200)
+    root = brentq(excess, low, high, xtol=1e-15, rtol=4 * np.finfo(np.float64).eps, maxiter=200)
     return math.exp(-float(root))  # type: ignore[arg-type]
 
 

@@ -44,7 +44,6 @@ class Callback(TrainerCallback):
         self._prepared = prepare_texts(texts, tokenizer, **prepare)
         if labels is not None:
             self._prepared = with_labels(self._prepared, labels)
-        self._orders = tuple(prepare.get("orders", (1, 2, 3, 4)))
         self._settings = settings
         self._store = None if out is None else Store(out)
         self._rows: list[pd.DataFrame] = []
@@ -72,7 +71,6 @@ class Callback(TrainerCallback):
             name=self.name,
             revision=f"step{step}",
             step=step,
-            orders=self._orders,
             **self._settings,
         )
         if self._store is not None and unit is not None:

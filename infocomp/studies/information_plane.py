@@ -225,9 +225,7 @@ class InformationPlane:
         notes = ["downloads are not part of the time"] if hub else []
         return Plan(
             checkpoints=n,
-            corpora=[
-                (p.name, p.corpus.n_documents, len(p.corpus.tokens), p.n_rows) for p in corpora
-            ],
+            corpora=[(p.name, p.corpus.n_documents, len(p.corpus.tokens), p.n_rows) for p in corpora],
             units=(n + 2) * len(corpora) + self.trains,
             done=done,
             download=sum(weights) if hub else 0,

@@ -46,10 +46,11 @@ def measure(
 
     `labels` adds label sets of your own: {name: one integer per token of the texts, in the tokenizer's order, -1 for
     none}. Every text is a document of its own, so the null needs at least two. The model is measured as it is (its
-    dtype, its device, in eval mode, put back afterwards) and its attention implementation is recorded.
+    dtype, its device, in eval mode, put back afterwards) and its attention implementation is recorded. Texts that
+    `prepare_texts` made ready bring their own context_length, bos and orders.
 
-    Raises ValueError for texts without a token, labels of another length, NaN in weights or activations; KeyError for
-    an unknown site.
+    Raises ValueError for texts without a token or with one that the model lacks, windows longer than the model reads,
+    labels that do not fit, NaN in weights or activations; KeyError for an unknown site.
     """
     estimator = EstimatorSettings(bins=bins, draws=draws, seed=seed, orders=tuple(orders))
     prepared = (

@@ -156,7 +156,7 @@ def _shared(prepared: PreparedCorpus, estimator: EstimatorSettings, compute: Com
         "attention": compute.attention,
         "bos": prepared.settings.bos,
         "packing": prepared.settings.packing,
-        "in_training": prepared.settings.in_training,
+        "in_training": prepared.settings.trained_on,
         "context_length": prepared.settings.context_length,
         "settings": settings,
     }

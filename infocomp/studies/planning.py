@@ -183,5 +183,3 @@ def memory_needed(
     kept = 0 if on_disk else in_memory
     scratch = variants * bytes_needed(rows, draws, bins, on_disk=True) if on_disk else 0
     return model_bytes + kept + labels + plane + entropies, scratch
-
-

@@ -99,7 +99,7 @@ class PreparedCorpus:
         """What of the text decides a unit's result."""
         settings = self.settings.model_dump(mode="json", exclude={"text", "builtin"})
         settings |= {"tokens": self.corpus.fingerprint, "tokenizer": self.tokenizer}
-        return settings | {"in_training": self.settings.in_training, "bos_token": self.windows.bos}
+        return settings | {"in_training": self.settings.trained_on, "bos_token": self.windows.bos}
 
 
 def prepare_corpus(

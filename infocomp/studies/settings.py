@@ -78,7 +78,8 @@ class CorpusSettings(Settings):
 
     `builtin` is the standard library of this Python: `held_out` packages, or those the demo's model is trained on.
     `bos`: no beginning-of-sequence token, one before each document, or one before each window. `max_tokens` limits the
-    whole text, `document_tokens` each document, so that a short text still holds many of them.
+    whole text, `document_tokens` each document, so that a short text still holds many of them. `in_training` says
+    whether the model was trained on it; for a `text` that says so itself it is not needed.
     """
 
     name: Annotated[str, Field(min_length=1)]
@@ -90,6 +91,7 @@ class CorpusSettings(Settings):
     packing: bool = False
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     document_tokens: Annotated[int, Field(ge=1)] | None = None
+    in_training: Literal["known", "likely", "unknown", "no"] | None = None
 
     @model_validator(mode="after")
     def _one_text(self) -> "CorpusSettings":
@@ -98,11 +100,9 @@ class CorpusSettings(Settings):
         return self
 
     @property
-    def in_training(self) -> str:
-        """Whether the model was trained on this text."""
-        if self.text is not None:
-            return self.text.in_training
-        return {"held_out": "unknown", "training": "unknown"}[self.builtin or "held_out"]
+    def trained_on(self) -> str:
+        """Whether the model was trained on this text, as far as the user says: the column `in_training`."""
+        return self.in_training or (self.text.in_training if self.text is not None else "unknown")
 
 
 class EstimatorSettings(Settings):
