@@ -1,6 +1,9 @@
 """python -m benchmarks [NAME …]: run all benchmarks, or those named, print each line, keep latest.json."""
 
+import os
 import sys
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, for the same reason
 
 import torch
 

@@ -2,7 +2,7 @@
 
 Sizes are inches: a column of 3.25 and a page of 6.5, with text of 6.5 to 8 points at that size. Colour means training
 step on planes (cividis), depth on curves (plasma), a value in heatmaps (viridis) and the label's order in profiles
-(the colour-blind safe set of Wong 2011); no distinction rests on colour alone. Fonts are matplotlib's own STIX,
+(seaborn's colour-blind safe set); no distinction rests on colour alone. Fonts are matplotlib's own STIX,
 embedded as TrueType; a figure saved twice gives the same bytes.
 """
 
@@ -13,6 +13,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pandas as pd
+import seaborn
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -27,7 +28,7 @@ GREY = "0.45"
 NULL_SHADE = "0.87"
 CEILING = "#d55e00"
 INK = "0.15"
-CATEGORIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Wong (2011), Nature Methods 8:441
+CATEGORIES = tuple(seaborn.color_palette("colorblind", 6).as_hex())
 MARKERS = ("o", "^", "s", "D", "v", "P")
 LINES = {"block": "-", "embed": ":", "norm": "--", "other": "-."}
 
