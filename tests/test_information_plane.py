@@ -181,7 +181,7 @@ def test_one_document_alone_has_no_document_null_and_says_so(series, tmp_path):
     complexity = table[(table["quantity"] == "complexity") & (table["status"] == "ok")]
     assert complexity["null"].isna().all() and complexity["null_rows"].notna().all()
     optimality = table[table["quantity"] == "optimality"]
-    assert (optimality["status"] == "refused").all() and optimality["message"].str.contains("one document").all()
+    assert (optimality["status"] == "refused").all() and optimality["message"].str.contains("a single document").all()
 
 
 def test_centred_rows_and_every_weighting_stand_beside_the_raw_ones(series, tmp_path):

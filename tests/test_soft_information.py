@@ -202,7 +202,7 @@ def test_optimality_without_a_second_document_is_refused_with_the_reason():
     state.update(rows, {"token": ids, "next_token": following}, np.zeros(500, dtype=int))
     estimates = state.estimate(state.label_groups())
     headline = picked(estimates, "optimality", "token")
-    assert headline.status == "refused" and "one document" in headline.message
+    assert headline.status == "refused" and "a single document" in headline.message
     assert picked(estimates, "complexity", "token").null is None
 
 
@@ -220,16 +220,47 @@ def test_uniform_weighting_reweights_the_marginal_and_the_ceiling_too():
     estimates = state.estimate(weightings=("uniform", "uniform_mixed", "frequency"))
     found = picked(estimates, "complexity", "token", weighting="uniform")
     assert found.value == pytest.approx((marginal - conditional) * BITS_PER_NAT, abs=1e-9)
-    assert found.ceiling == pytest.approx(min(context * BITS_PER_NAT, picked_entropy(ids)), abs=1e-9)
+    assert found.ceiling == pytest.approx(min(context * BITS_PER_NAT, math.log2(len(kept))), abs=1e-9)
+    assert (found.n_labels, found.n) == (len(kept), int(np.isin(ids, kept).sum()))
     mixed = picked(estimates, "complexity", "token", weighting="uniform_mixed")
     total = float(torch.special.entr(a.mean(0)).sum())
     assert mixed.value == pytest.approx((total - conditional) * BITS_PER_NAT, abs=1e-9)
     assert "not a mutual information" in mixed.message
 
 
-def picked_entropy(ids):
-    share = np.unique(ids, return_counts=True)[1] / len(ids)
-    return float(-(share * np.log2(share)).sum())
+@pytest.mark.parametrize("weighting", ["frequency", "uniform"])
+def test_no_information_exceeds_its_ceiling_under_any_weighting(weighting):
+    """Sharp codes of unequal frequency: H(label) is the binding ceiling, and it is that of the weighting's own law."""
+    anchors = draw_anchors(64, 24, 1, 0)
+    ids = np.repeat(np.arange(20), np.arange(6, 26))
+    state = SoftInformation(64, anchors=anchors, temperature=1e-3)
+    state.update(anchors[0][ids], {"code": ids})
+    found = picked(state.estimate(weightings=(weighting,)), "complexity", "code", weighting=weighting)
+    assert found.value == pytest.approx(found.ceiling, abs=1e-6)
+    assert found.value <= math.log2(20) + 1e-9
+
+
+def test_nulls_of_a_partly_labelled_set_are_those_of_the_labelled_rows():
+    """Random labels on a quarter of the rows, which lie in a direction of their own: nothing to be found."""
+    rng = np.random.default_rng(0)
+    n = 4000
+    rows = torch.from_numpy(rng.standard_normal((n, 32)))
+    labelled = (np.arange(n) // 5) % 4 == 0
+    rows[torch.from_numpy(labelled)] += 2.0
+    ids = np.where(labelled, rng.integers(0, 200, n), -1)
+    state = SoftInformation(32, draws=2)
+    state.update(rows, {"some": ids}, np.arange(n) // 40)
+    found = picked(state.estimate(), "complexity", "some")
+    assert found.n == labelled.sum()
+    assert found.null == pytest.approx(found.value, rel=0.1)
+    assert found.null_rows == pytest.approx(found.value, rel=0.1)
+
+
+def test_one_anchor_draw_gives_no_headline_optimality():
+    rows, ids, following, documents = planted(500)
+    state = fed(SoftInformation(32, draws=1), rows, ids, following, documents)
+    headline = picked(state.estimate(), "optimality", "token")
+    assert headline.status == "refused" and "one anchor draw" in headline.message
 
 
 def test_no_label_that_reaches_min_count_is_a_refusal_not_a_number():

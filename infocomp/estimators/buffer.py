@@ -49,8 +49,8 @@ class AssignmentBuffer:
                 file.seek(self.n * self.bins * 2)
                 file.write(plane.data)
         else:
-            for kept, plane in zip(self._planes, assignments.transpose(0, 1).contiguous(), strict=True):
-                kept.append(plane)
+            for draw, kept in enumerate(self._planes):  # storage of its own, so that one draw can be put together alone
+                kept.append(assignments[:, draw].contiguous())
         self._entropies.append(entropies)
         self.n += len(assignments)
 

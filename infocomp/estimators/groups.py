@@ -4,12 +4,14 @@ Labels are known before a model runs, so sorting them is done ahead; what remain
 segment. A label seen once needs no sum at all: the entropy of its mean is the entropy of its only row.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from infocomp.estimators.nulls import paired_rows, paired_within
 
 PIECE = 1024  # rows summed in float32 at once; pieces of a longer segment are added in float64
 
@@ -32,6 +34,7 @@ class Groups:
     starts: Int[Tensor, "pieces"]
     piece_label: Int[Tensor, "pieces"]
     single_rows: Int[Tensor, "singles"]
+    _copies: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, labels: Int[np.ndarray, "rows"], row_of: Int[np.ndarray, "rows"] | None = None) -> "Groups":
@@ -86,12 +89,18 @@ class Groups:
         """Every labelled row, as paired."""
         return torch.cat([self.rows.long(), self.single_rows])
 
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """rows and starts on a device, copied there once."""
+        if device not in self._copies:
+            self._copies[device] = (self.rows.to(device), self.starts.to(device))
+        return self._copies[device]
+
     def sums(self, plane: Float[Tensor, "rows bins"]) -> Float[Tensor, "repeated bins"]:
         """Sum of the rows of each repeated label: a gathered segment sum, in float32 by pieces, then float64.
 
         Deterministic on every device, for each segment is added up in its own order.
         """
-        rows, starts = self.rows.to(plane.device), self.starts.to(plane.device)
+        rows, starts = self._on(plane.device)
         if not len(starts):
             return plane.new_zeros((0, plane.shape[1]))
         pieces = torch.nn.functional.embedding_bag(rows, plane, starts, mode="sum")
@@ -102,7 +111,7 @@ class Groups:
         sums = pieces[first.to(plane.device)]
         bounds = np.searchsorted(self.piece_label.numpy(), np.r_[long, long + 1]).reshape(2, -1)
         for label, begin, end in zip(long.tolist(), *bounds.tolist(), strict=True):
-            sums[label] = pieces[begin:end].double().sum(dim=0).to(sums.dtype)
+            sums[label] = pieces[begin:end].cpu().double().sum(dim=0).to(sums.device, sums.dtype)
         return sums
 
 
@@ -119,6 +128,30 @@ class LabelGroups:
     direction: str
     groups: Groups
     paired: Groups | None
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        order: int | None,
+        direction: str,
+        labels: Int[np.ndarray, "rows"],
+        documents: Int[np.ndarray, "rows"] | None,
+        windows: Int[np.ndarray, "rows"] | None = None,
+        partner: Int[np.ndarray, "rows"] | None = None,
+    ) -> "LabelGroups":
+        """Gather labels and their null; `partner` is `paired_rows(documents, windows)` where that is known already.
+
+        Where some rows have no label (-1), the labelled rows are paired among themselves.
+        """
+        if documents is None:
+            return cls(name, order, direction, Groups.of(labels), None)
+        if (labels < 0).any():
+            partner = paired_within(np.flatnonzero(labels >= 0), documents, windows)
+        elif partner is None:
+            partner = paired_rows(documents, windows)
+        paired = None if partner is None else Groups.of(labels, partner)
+        return cls(name, order, direction, Groups.of(labels), paired)
 
     @property
     def quantity(self) -> str:

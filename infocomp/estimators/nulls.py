@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-BLOCK = 1024  # labels whose entropies are taken at once
-MOST_DROPPED = 0.5  # a null over fewer than half of the rows is none
+BLOCK = {"cpu": 1024}  # labels whose entropies are taken at once: in cache on a CPU, many on a GPU
+MOST_DROPPED = 0.05  # plug-in bias goes like 1/rows: a null over fewer rows would read too high
 
 
 def paired_rows(
@@ -24,8 +24,9 @@ def paired_rows(
 
     `windows` numbers the windows (one a document by default); rows of a window stand together. Windows of one length
     are turned round by half their number, or by more where a document fills several; windows whose length is unique
-    are laid end to end and turned likewise. Apart from rows marked -1 it is a permutation, so the marginal of the
-    rows is kept. None when fewer than half of the rows find a partner (a single document, for one).
+    are laid end to end and turned likewise, by what leaves the fewest rows without a partner. Apart from rows marked
+    -1 it is a permutation, so the marginal of the rows is kept. None when more than 5 % of the rows find no partner (a
+    single document, for one).
     """
     n = len(documents)
     if windows is None:
@@ -46,9 +47,23 @@ def paired_rows(
             left_over.append((same[:, None] + np.arange(length)).ravel())
     if left_over:
         rows = np.sort(np.concatenate(left_over))
-        partner[rows] = np.roll(rows, -(len(rows) // 2))
+        turns = {max(1, len(rows) * sixteenths // 16) for sixteenths in range(4, 13)}
+        turned = [np.roll(rows, -turn) for turn in sorted(turns, key=lambda turn: abs(turn - len(rows) / 2))]
+        partner[rows] = min(turned, key=lambda other: (documents[other] == documents[rows]).sum())
     partner[(partner >= 0) & (documents[partner] == documents)] = -1
     return partner if n and (partner < 0).mean() <= MOST_DROPPED else None
+
+
+def paired_within(
+    labelled: Int[np.ndarray, "labelled"], documents: Int[np.ndarray, "rows"], windows: Int[np.ndarray, "rows"] | None
+) -> Int[np.ndarray, "rows"] | None:
+    """`paired_rows` among some rows only: where a label set leaves rows out, those that stay are its population."""
+    partner = paired_rows(documents[labelled], None if windows is None else windows[labelled])
+    if partner is None:
+        return None
+    row_of = np.full(len(documents), -1, dtype=np.int64)
+    row_of[labelled] = np.where(partner >= 0, labelled[partner], -1)
+    return row_of
 
 
 def _widest_span(first_document: np.ndarray, last_document: np.ndarray) -> int:
@@ -110,21 +125,22 @@ def _finite(size: int, n_rows: int) -> float:
 
 
 def entropies_of_sums(sums: Float[Tensor, "labels bins"], counts: Float[Tensor, "labels"]) -> Float[Tensor, "labels"]:
-    """Entropy in nats of each row of `sums` divided by its count.
+    """Entropy in nats of each row of `sums` divided by its count, in float64 on the CPU.
 
     Works through blocks that stay in cache; an empty bin adds nothing.
     """
     tiny = torch.finfo(sums.dtype).tiny
-    shares, logs = torch.empty_like(sums[:BLOCK]), torch.empty_like(sums[:BLOCK])
+    size = BLOCK.get(sums.device.type, 65_536)
+    shares, logs = torch.empty_like(sums[:size]), torch.empty_like(sums[:size])
     weights = counts.to(sums.device, sums.dtype).reciprocal().unsqueeze(1)
     parts = [sums.new_zeros(0)]
-    for start in range(0, len(sums), BLOCK):
-        block = sums[start : start + BLOCK]
+    for start in range(0, len(sums), size):
+        block = sums[start : start + size]
         share, log = shares[: len(block)], logs[: len(block)]
-        torch.mul(block, weights[start : start + BLOCK], out=share)
+        torch.mul(block, weights[start : start + size], out=share)
         torch.clamp(share, min=tiny, out=log).log_()
         parts.append(torch.linalg.vecdot(share, log))
-    return torch.cat(parts).double().neg_()
+    return torch.cat(parts).cpu().double().neg_()
 
 
 def sampling_order(keys: Int[np.ndarray, "rows"], seed: int, size: int) -> Int[np.ndarray, "sample"]:

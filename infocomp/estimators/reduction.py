@@ -9,6 +9,7 @@ Weightings (P(x) is the weight of label x, n_x its count, N the rows):
   does (hcoxec/h, min_labels = 5). Not a mutual information; for reproduction.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,11 +27,17 @@ PIECE = 65_536
 
 @dataclass(frozen=True)
 class Information:
-    """I = marginal − conditional under one weighting, in nats, with the context's information as its ceiling."""
+    """I = marginal − conditional under one weighting, in nats; `ceiling` is min(context's information, H(label)).
+
+    `n`, `n_labels` and `singleton_mass` describe the rows and labels that this weighting counts.
+    """
 
     marginal: float
     conditional: float
-    context: float
+    ceiling: float
+    n: int
+    n_labels: int
+    singleton_mass: float
     null_rows: float | None = None
 
     @property
@@ -38,19 +45,22 @@ class Information:
         return self.marginal - self.conditional
 
 
+RowNulls = Callable[[Tensor | None], RowNull]  # rows of a population (None: all rows) → its row null
+
+
 def mean_row(plane: Float[Tensor, "rows bins"], rows: Tensor | None = None) -> Float[Tensor, "bins"]:
-    """Mean of all rows, or of those named, in float64."""
-    total = torch.zeros(plane.shape[1], dtype=torch.float64, device=plane.device)
+    """Mean of all rows, or of those named, in float64 on the CPU."""
+    total = torch.zeros(plane.shape[1], dtype=torch.float64)
     n = len(plane) if rows is None else len(rows)
     for start in range(0, n, PIECE):
         piece = plane[start : start + PIECE] if rows is None else plane[rows[start : start + PIECE].to(plane.device)]
-        total += piece.sum(dim=0).double()
+        total += piece.sum(dim=0).cpu().double()
     return total / max(n, 1)
 
 
 def entropy(distribution: Float[Tensor, "bins"]) -> float:
     """Entropy in nats of one distribution."""
-    return float(torch.special.entr(distribution.double()).sum())
+    return float(torch.special.entr(distribution.cpu().double()).sum())
 
 
 def informations(
@@ -59,69 +69,79 @@ def informations(
     groups: Groups,
     weightings: tuple[str, ...],
     min_count: int,
-    row_null: RowNull | None,
-    marginal: float | None = None,
-    context: float | None = None,
+    row_nulls: RowNulls | None,
+    marginal: float,
+    context: float,
 ) -> dict[str, Information | None]:
     """Information of one label set about J, for each weighting; None where no label reaches `min_count`.
 
-    `marginal` is H(J) and `context` H(J) − E H(A) over all rows where these are known already; they are computed anew
-    over the labelled rows where some rows have no label. `row_null` is left out (None) for a null's own reduction.
+    `marginal` is H(J) and `context` H(J) − E H(A) over all rows; they are computed anew over the labelled rows where
+    some rows have no label. `row_nulls` is left out (None) for a null's own reduction.
     """
     if groups.n == 0:
         return dict.fromkeys(weightings)
     sums = groups.sums(plane)
-    counts = torch.from_numpy(groups.counts[groups.repeated].astype(np.float64))
-    label_entropies = entropies_of_sums(sums, counts).cpu().numpy()
-    singles = row_entropies[groups.single_rows.to(row_entropies.device)].double()
-    if marginal is None or context is None or groups.n < groups.n_all:
-        labelled = groups.all_rows()
-        marginal = entropy(mean_row(plane, labelled))
-        context = marginal - float(row_entropies[labelled.to(row_entropies.device)].double().mean())
+    counts = groups.counts[groups.repeated].astype(np.float64)
+    label_entropies = entropies_of_sums(sums, torch.from_numpy(counts)).numpy()
+    population = None
+    if groups.n < groups.n_all:
+        population = groups.all_rows()
+        marginal = entropy(mean_row(plane, population))
+        context = marginal - _mean(row_entropies, population)
+    row_null = None if row_nulls is None else row_nulls(population)
 
     found: dict[str, Information | None] = {}
     for weighting in weightings:
         if weighting == "frequency":
-            conditional = (float(counts.numpy() @ label_entropies) + float(singles.sum())) / groups.n
-            null = None
-            if row_null is not None:
-                null = marginal - float(groups.counts @ row_null(groups.counts)) / groups.n
-            found[weighting] = Information(marginal, conditional, context, null)
+            singles = _mean(row_entropies, groups.single_rows) * len(groups.single_rows)
+            conditional = (float(counts @ label_entropies) + singles) / groups.n
+            null = None if row_null is None else marginal - float(groups.counts @ row_null(groups.counts)) / groups.n
+            ceiling = min(context, groups.entropy)
+            about = (groups.n, groups.n_labels, groups.singleton_mass)
+            found[weighting] = Information(marginal, conditional, ceiling, *about, null)
         else:
-            kept = np.flatnonzero(counts.numpy() >= min_count)
-            found[weighting] = _over_labels(
-                weighting, kept, sums, counts, label_entropies, row_entropies, groups, row_null, marginal
+            kept = np.flatnonzero(counts >= min_count)
+            found[weighting] = (
+                _over_labels(weighting, kept, sums, counts, label_entropies, row_entropies, groups, row_null, marginal)
+                if len(kept)
+                else None
             )
     return found
+
+
+def _mean(row_entropies: Float[Tensor, "rows"], rows: Tensor) -> float:
+    """Mean H(A) of some rows, 0 for none."""
+    return float(row_entropies[rows.to(row_entropies.device)].cpu().double().mean()) if len(rows) else 0.0
 
 
 def _over_labels(
     weighting: str,
     kept: np.ndarray,
     sums: Float[Tensor, "repeated bins"],
-    counts: Float[Tensor, "repeated"],
+    counts: np.ndarray,
     label_entropies: np.ndarray,
     row_entropies: Float[Tensor, "rows"],
     groups: Groups,
     row_null: RowNull | None,
     marginal: float,
-) -> Information | None:
+) -> Information:
     """Every label with min_count rows or more counts the same; min_count is at least 2, so singles never enter."""
-    if not len(kept):
-        return None
-    kept_counts = counts.numpy()[kept]
+    n_kept, kept_counts = len(kept), counts[kept]
     conditional = float(label_entropies[kept].mean())
-    entropy_sums = groups.sums(row_entropies.unsqueeze(1).to(sums.dtype)).double().cpu().numpy()[kept, 0]
+    entropy_sums = groups.sums(row_entropies.unsqueeze(1).to(sums.dtype)).cpu().double().numpy()[kept, 0]
     mean_context = float((entropy_sums / kept_counts).mean())
+    about = (int(kept_counts.sum()), n_kept, 0.0)
     null = None
     if weighting == "uniform":
         index = torch.from_numpy(kept).to(sums.device)
-        weights = (1 / counts[kept]).to(sums.device)
-        reweighted = (sums[index].double() * weights.unsqueeze(1)).mean(dim=0)
-        marginal = entropy(reweighted)
+        means = sums[index].cpu().double() / torch.from_numpy(kept_counts).unsqueeze(1)
+        marginal = entropy(means.mean(dim=0))
         if row_null is not None:
-            effective = len(kept) ** 2 / float((1 / kept_counts).sum())
+            effective = n_kept**2 / float((1 / kept_counts).sum())
             null = float(row_null(np.array(effective))) - float(row_null(kept_counts).mean())
-    elif row_null is not None:
-        null = marginal - float(row_null(kept_counts).mean())
-    return Information(marginal, conditional, marginal - mean_context, null)
+        ceiling = min(marginal - mean_context, float(np.log(n_kept)))
+    else:
+        if row_null is not None:
+            null = marginal - float(row_null(kept_counts).mean())
+        ceiling = marginal - mean_context
+    return Information(marginal, conditional, ceiling, *about, null)

@@ -45,42 +45,44 @@ def estimates_of(
         numbers: dict[Key, _Number] = {}
         for label in labels:
             key = (label.quantity, label.name)
-            about = {
-                "label": label.name,
-                "order": label.order,
-                "weighting": weighting,
-                "n": label.groups.n,
-                "n_labels": label.groups.n_labels,
-                "singleton_mass": label.groups.singleton_mass,
-            }
             found = [result.found[key][weighting] for result in results]
+            about = _about(label, weighting, found[0])
             if any(one is None for one in found):
                 reason = f"no label reaches min_count among the {label.groups.n_labels} labels"
                 rows += _refused("bits", quantity=label.quantity, message=reason, **about)
                 continue
             known = [one for one in found if one is not None]
             paired = [result.paired.get(key, {}).get(weighting) for result in results]
-            numbers[key] = number = _information(known, paired, label)
+            numbers[key] = number = _information(known, paired)
             message = NOT_MUTUAL if weighting == "uniform_mixed" else ""
             rows += _rows(number, bins, quantity=label.quantity, message=message, **about)
             if label.direction == "input":
                 marginals = np.array([one.marginal for one in known])
                 rows += _ratio_rows(number, marginals, quantity="regularity", message=message, **about)
-        rows += _optimality(numbers, labels, weighting)
+        rows += _optimality(numbers, labels, weighting, results[0])
     return rows
 
 
-def _information(known: list[Information], paired: list[Information | None], label: LabelGroups) -> _Number:
+def _about(label: LabelGroups, weighting: str, found: Information | None) -> dict:
+    """Label, weighting, and how many rows and labels it counts."""
+    counted = found or label.groups
+    about = {"label": label.name, "order": label.order, "weighting": weighting, "n": counted.n}
+    return about | {"n_labels": counted.n_labels, "singleton_mass": counted.singleton_mass}
+
+
+def _information(known: list[Information], paired: list[Information | None]) -> _Number:
     shuffled = [one.value for one in paired if one is not None]
     return _Number(
         value=np.array([one.value for one in known]),
         null=np.array(shuffled) if len(shuffled) == len(known) else None,
         null_rows=np.array([one.null_rows for one in known], dtype=float),
-        ceiling=np.array([min(one.context, label.groups.entropy) for one in known]),
+        ceiling=np.array([one.ceiling for one in known]),
     )
 
 
-def _optimality(numbers: dict[Key, _Number], labels: list[LabelGroups], weighting: str) -> list[Estimate]:
+def _optimality(
+    numbers: dict[Key, _Number], labels: list[LabelGroups], weighting: str, first: DrawResult
+) -> list[Estimate]:
     """I(output; J) / I(input; J) of each order: raw, and of null-corrected informations (the headline).
 
     A ratio of two biased numbers tends to 1 for any representation, so the raw ratio stands beside the raw ratio
@@ -91,17 +93,20 @@ def _optimality(numbers: dict[Key, _Number], labels: list[LabelGroups], weightin
         below, above = numbers.get(("complexity", label.name)), numbers.get(("expressivity", label.name))
         if label.direction != "input" or below is None or above is None:
             continue
-        about = {"label": label.name, "order": label.order, "weighting": weighting, "n": label.groups.n}
-        about |= {"n_labels": label.groups.n_labels, "singleton_mass": label.groups.singleton_mass}
+        about = _about(label, weighting, first.found["complexity", label.name][weighting])
         if below.null is None or above.null is None:
-            reason = "no null: a row of another document is needed for each row, and one document holds most of them"
+            reason = "no null: a row of another document is needed for each row, and too few rows have one (a single document, or one that is most of the text)"
             rows += _ratio_rows(above, below.value, quantity="optimality_raw", **about)
             rows += _refused("ratio", quantity="optimality", message=reason, **about)
             continue
         raw = _Number(above.value, null=above.null)
         rows += _ratio_rows(raw, below.value, quantity="optimality_raw", null_divisor=below.null, **about)
         rest = below.value - (below.null if below.null_rows is None else np.maximum(below.null, below.null_rows))
-        error = 2 * rest.std(ddof=1) / np.sqrt(len(rest)) if len(rest) > 1 else 0.0
+        if len(rest) < 2:
+            reason = "one anchor draw: nothing says how far complexity lies above its null; take two draws or more"
+            rows += _refused("ratio", quantity="optimality", message=reason, **about)
+            continue
+        error = 2 * rest.std(ddof=1) / np.sqrt(len(rest))
         if rest.mean() <= error:
             reason = (
                 f"complexity is not above its null: {bits(float(below.value.mean())):.4g} against "

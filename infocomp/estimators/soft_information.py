@@ -12,6 +12,7 @@ exact temperature, optimality of null-corrected informations.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from infocomp.estimators.buffer import AssignmentBuffer
-from infocomp.estimators.groups import Groups, LabelGroups
+from infocomp.estimators.groups import LabelGroups
 from infocomp.estimators.interface import Estimate
-from infocomp.estimators.nulls import RowNull, paired_rows, sampling_order
+from infocomp.estimators.nulls import RowNull, sampling_order
 from infocomp.estimators.reduction import WEIGHTINGS, entropy, informations, mean_row
 from infocomp.estimators.results import DrawResult, estimates_of
 from infocomp.estimators.sphere import SoftAssigner, draw_anchors, exact_temperature
@@ -90,7 +91,7 @@ class SoftInformation:
     def assign(self, rows: Float[Tensor, "rows dim"]) -> tuple[Tensor, Tensor, Tensor]:
         """Assignments, their entropies and the sum of the rows; nothing is kept. `keep` takes the result."""
         assignments, entropies = self._assign(rows)
-        return assignments, entropies, rows.detach().sum(dim=0, dtype=torch.float32).double().cpu()
+        return assignments, entropies, rows.detach().sum(dim=0, dtype=torch.float32).cpu().double()
 
     def keep(self, assigned: tuple[Tensor, Tensor, Tensor]) -> None:
         """Append what `assign` gave."""
@@ -152,13 +153,12 @@ class SoftInformation:
 
     def label_groups(self) -> list[LabelGroups]:
         """The labels given to `update`, gathered, each with its null where there is more than one document."""
-        partner = paired_rows(np.concatenate(self._documents)) if self._documents else None
+        documents = np.concatenate(self._documents) if self._documents else None
         gathered = []
         for name, parts in self._labels.items():
-            labels = np.concatenate(parts)
-            paired = None if partner is None else Groups.of(labels, partner)
             direction = "output" if name.startswith("next_") else "input"
-            gathered.append(LabelGroups(name.removeprefix("next_"), None, direction, Groups.of(labels), paired))
+            labels = np.concatenate(parts)
+            gathered.append(LabelGroups.of(name.removeprefix("next_"), None, direction, labels, documents))
         return gathered
 
     def estimate(
@@ -183,19 +183,21 @@ class SoftInformation:
             raise ValueError(f"min_count must be at least 2 (a label seen once has no spread), got {min_count}.")
         labels = self.label_groups() if labels is None else labels
         keys = np.arange(self.n) if keys is None else keys
-        sample = torch.from_numpy(sampling_order(keys, self.seed, RowNull.SAMPLE))
+        order = sampling_order(keys, self.seed, self.n)
+        sample = torch.from_numpy(order[: RowNull.SAMPLE])
         entropies = self._buffer.entropies()
         found = []
         for draw in range(self.draws):
             plane, row_entropies = self._buffer.plane(draw), entropies[:, draw].contiguous()
-            marginal, mean_entropy = entropy(mean_row(plane)), float(row_entropies.double().mean())
-            row_null = RowNull(plane[sample.to(plane.device)], marginal, mean_entropy, self.n)
+            marginal, mean_entropy = entropy(mean_row(plane)), float(row_entropies.cpu().double().mean())
+            whole = RowNull(plane[sample.to(plane.device)], marginal, mean_entropy, self.n)
+            row_nulls = partial(_row_null, whole, plane, row_entropies, order)
             context = marginal - mean_entropy
             result = DrawResult(marginal, context)
             for label in labels:
                 key = (label.quantity, label.name)
                 result.found[key] = informations(
-                    plane, row_entropies, label.groups, weightings, min_count, row_null, marginal, context
+                    plane, row_entropies, label.groups, weightings, min_count, row_nulls, marginal, context
                 )
                 if label.paired is not None:
                     result.paired[key] = informations(
@@ -245,6 +247,20 @@ class SoftInformation:
     def close(self) -> None:
         """Give memory and scratch files back."""
         self._buffer.close()
+
+
+def _row_null(
+    whole: RowNull, plane: Tensor, row_entropies: Tensor, order: np.ndarray, population: Tensor | None
+) -> RowNull:
+    """The row null of all rows, or of a population of its own where a label set leaves rows out."""
+    if population is None:
+        return whole
+    inside = np.zeros(len(plane), dtype=bool)
+    inside[population.numpy()] = True
+    sample = torch.from_numpy(order[inside[order]][: RowNull.SAMPLE]).to(plane.device)
+    marginal = entropy(mean_row(plane, population))
+    mean_entropy = float(row_entropies[population.to(row_entropies.device)].cpu().double().mean())
+    return RowNull(plane[sample], marginal, mean_entropy, len(population))
 
 
 def _integers(values: Tensor | np.ndarray | Iterable[int], name: str) -> np.ndarray:

@@ -15,7 +15,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from infocomp.checkpoints.integrity import check_finite, weights_fingerprint
 from infocomp.corpora.labels import LabelSet
 from infocomp.corpora.settings import TextSettings
-from infocomp.estimators import Groups, LabelGroups
 from infocomp.execution.table import rows_to_table, to_frame
 from infocomp.studies.measurement import measure_corpus
 from infocomp.studies.prepared import PreparedCorpus, prepare_corpus
@@ -128,10 +127,5 @@ def with_labels(prepared: PreparedCorpus, labels: Labels) -> PreparedCorpus:
     extended = replace(prepared, labels=[*prepared.labels, *more])
     # labels gathered before are gathered once
     extended.__dict__["partner"] = prepared.partner
-    extended.__dict__["groups"] = [*prepared.groups, *(_gathered(label, prepared.partner) for label in more)]
+    extended.__dict__["groups"] = [*prepared.groups, *extended.gathered(more)]
     return extended
-
-
-def _gathered(label: LabelSet, partner: np.ndarray | None) -> LabelGroups:
-    paired = None if partner is None else Groups.of(label.ids, partner)
-    return LabelGroups(label.name, label.order, label.direction, Groups.of(label.ids), paired)

@@ -16,7 +16,7 @@ from infocomp.corpora.documents import Document, read_documents
 from infocomp.corpora.labels import LabelSet, n_gram_labels
 from infocomp.corpora.tokens import TokenCorpus, tokenise, tokenizer_hash
 from infocomp.corpora.windows import Windows, cut_windows, document_of
-from infocomp.estimators import Groups, LabelGroups, paired_rows
+from infocomp.estimators import LabelGroups, paired_rows
 from infocomp.studies.settings import CorpusSettings
 
 
@@ -47,16 +47,15 @@ class PreparedCorpus:
     @cached_property
     def groups(self) -> list[LabelGroups]:
         """Labels gathered once for all sites, draws and checkpoints, each with its null."""
-        partner = self.partner
+        return self.gathered(self.labels)
+
+    def gathered(self, labels: Sequence[LabelSet]) -> list[LabelGroups]:
+        """Label sets over this corpus' measured rows, gathered, each with its null where documents can be paired."""
+        windows, partner = self.windows, self.partner
+        documents = None if partner is None else windows.row_documents
         return [
-            LabelGroups(
-                label.name,
-                label.order,
-                label.direction,
-                Groups.of(label.ids),
-                None if partner is None else Groups.of(label.ids, partner),
-            )
-            for label in self.labels
+            LabelGroups.of(label.name, label.order, label.direction, label.ids, documents, windows.row_windows, partner)
+            for label in labels
         ]
 
     @cached_property
