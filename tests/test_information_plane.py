@@ -143,15 +143,16 @@ def test_a_revision_that_does_not_exist_ends_with_its_sentence(series, tmp_path)
         ({"estimator": {"bin": 3}}, "did you mean 'bins'"),
         ({"compute": {"device": "cuda:7"}}, "compute.device 'cuda:7' is not to be had here"),
         ({"model": {"source": "folder", "path": "nowhere"}}, "no folder nowhere"),
+        ({"model": {"source": "hub", "repository": "a/b", "revision": "main"}}, "'revision' belongs to source single"),
         ({"sites": ["blocks.0.hook_resid_pst"]}, "closest are 'blocks.0.hook_resid_post'"),
     ],
 )
-def test_bad_input_is_a_sentence_and_exit_code_two_or_a_failed_row(series, tmp_path, change, sentence):
+def test_bad_input_is_a_sentence_and_exit_code_two(series, tmp_path, change, sentence):
     config = config_for({"source": "folder", "path": str(series), "revisions": ["step0"]}, tmp_path) | change
     path = tmp_path / "config.json"
     path.write_text(json.dumps(config))
     done = CliRunner().invoke(app, ["run", str(path), "--out", str(tmp_path / "out")])
-    assert done.exit_code == (1 if "sites" in change else 2)
+    assert done.exit_code == 2
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
 

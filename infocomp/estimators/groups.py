@@ -4,16 +4,17 @@ Labels are known before a model runs, so sorting them is done ahead; what remain
 segment. A label seen once needs no sum at all: the entropy of its mean is the entropy of its only row.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from infocomp.estimators.nulls import paired_rows, paired_within
 
-PIECE = 1024  # rows summed in float32 at once; pieces of a longer segment are added in float64
+PIECE = 128  # rows summed in float32 one after the other; pieces of a longer segment are added in float64
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,10 @@ class Groups:
     """Labels of N rows as sorted segments.
 
     `counts` holds the rows of every label, `repeated` the labels (as positions in `counts`) with two rows or more,
-    `rows` their rows one segment after the other, cut into pieces that begin at `starts` and belong to
-    `piece_label` (a position in `repeated`), `single_rows` the row of each label seen once. Rows labelled -1 are
-    left out: `n` counts the rest.
+    `rows` their rows one segment after the other, cut into pieces that begin at `starts`; `first_piece` is the first
+    one of each repeated label, `long` are the repeated labels of several pieces, `long_pieces` those pieces one label
+    after the other from `long_starts` on. `single_rows` is the row of each label seen once. Rows labelled -1 are left
+    out: `n` counts the rest.
     """
 
     n: int
@@ -32,9 +34,12 @@ class Groups:
     repeated: Int[np.ndarray, "repeated"]
     rows: Int[Tensor, "gathered"]
     starts: Int[Tensor, "pieces"]
-    piece_label: Int[Tensor, "pieces"]
+    first_piece: Int[Tensor, "repeated"]
+    long: Int[Tensor, "long"]
+    long_pieces: Int[Tensor, "long_pieces"]
+    long_starts: Int[Tensor, "long"]
     single_rows: Int[Tensor, "singles"]
-    _copies: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False, compare=False)
+    _copies: dict[torch.device, "Groups"] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, labels: Int[np.ndarray, "rows"], row_of: Int[np.ndarray, "rows"] | None = None) -> "Groups":
@@ -55,10 +60,12 @@ class Groups:
         repeated = np.flatnonzero(counts >= 2)
         in_repeated = np.repeat(counts >= 2, counts)
         pieces = -(-counts[repeated] // PIECE)
+        first_piece = np.cumsum(pieces) - pieces
         piece_label = np.repeat(np.arange(len(repeated)), pieces)
-        within = np.arange(len(piece_label)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+        within = np.arange(len(piece_label)) - np.repeat(first_piece, pieces)
         segment_start = np.cumsum(counts[repeated]) - counts[repeated]
         starts = np.repeat(segment_start, pieces) + within * PIECE
+        long = np.flatnonzero(pieces > 1)
         return cls(
             n=len(order),
             n_all=len(labels),
@@ -66,7 +73,10 @@ class Groups:
             repeated=repeated,
             rows=torch.from_numpy(rows[in_repeated].astype(np.int32)),
             starts=torch.from_numpy(starts.astype(np.int32)),
-            piece_label=torch.from_numpy(piece_label),
+            first_piece=torch.from_numpy(first_piece),
+            long=torch.from_numpy(long),
+            long_pieces=torch.from_numpy(np.flatnonzero(pieces[piece_label] > 1)),
+            long_starts=torch.from_numpy(np.cumsum(pieces[long]) - pieces[long]),
             single_rows=torch.from_numpy(rows[~in_repeated].astype(np.int64)),
         )
 
@@ -89,10 +99,13 @@ class Groups:
         """Every labelled row, as paired."""
         return torch.cat([self.rows.long(), self.single_rows])
 
-    def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """rows and starts on a device, copied there once."""
+    def _on(self, device: torch.device) -> "Groups":
+        """This with its indices on a device, copied there once."""
+        if device.type == "cpu":
+            return self
         if device not in self._copies:
-            self._copies[device] = (self.rows.to(device), self.starts.to(device))
+            names = ("rows", "starts", "first_piece", "long", "long_pieces", "long_starts")
+            self._copies[device] = replace(self, **{name: getattr(self, name).to(device) for name in names})
         return self._copies[device]
 
     def sums(self, plane: Float[Tensor, "rows bins"]) -> Float[Tensor, "repeated bins"]:
@@ -100,18 +113,18 @@ class Groups:
 
         Deterministic on every device, for each segment is added up in its own order.
         """
-        rows, starts = self._on(plane.device)
-        if not len(starts):
+        here = self._on(plane.device)
+        if not len(here.starts):
             return plane.new_zeros((0, plane.shape[1]))
-        pieces = torch.nn.functional.embedding_bag(rows, plane, starts, mode="sum")
-        if len(starts) == len(self.repeated):
+        pieces = embedding_bag(here.rows, plane, here.starts, mode="sum")
+        if not len(here.long):
             return pieces
-        long = np.flatnonzero(np.bincount(self.piece_label.numpy(), minlength=len(self.repeated)) > 1)
-        first = torch.from_numpy(np.flatnonzero(np.r_[True, np.diff(self.piece_label.numpy()) > 0]))
-        sums = pieces[first.to(plane.device)]
-        bounds = np.searchsorted(self.piece_label.numpy(), np.r_[long, long + 1]).reshape(2, -1)
-        for label, begin, end in zip(long.tolist(), *bounds.tolist(), strict=True):
-            sums[label] = pieces[begin:end].cpu().double().sum(dim=0).to(sums.device, sums.dtype)
+        sums = pieces[here.first_piece]
+        several = pieces[here.long_pieces]
+        several = several.cpu().double() if plane.device.type == "mps" else several.double()
+        index = torch.arange(len(several), device=several.device)
+        whole = embedding_bag(index, several, here.long_starts.to(several.device), mode="sum")
+        sums[here.long] = whole.to(sums.device, sums.dtype)
         return sums
 
 

@@ -132,12 +132,12 @@ def entropies_of_sums(sums: Float[Tensor, "labels bins"], counts: Float[Tensor, 
     tiny = torch.finfo(sums.dtype).tiny
     size = BLOCK.get(sums.device.type, 65_536)
     shares, logs = torch.empty_like(sums[:size]), torch.empty_like(sums[:size])
-    weights = counts.to(sums.device, sums.dtype).reciprocal().unsqueeze(1)
+    divisors = counts.to(sums.device, sums.dtype).unsqueeze(1)
     parts = [sums.new_zeros(0)]
     for start in range(0, len(sums), size):
         block = sums[start : start + size]
         share, log = shares[: len(block)], logs[: len(block)]
-        torch.mul(block, weights[start : start + size], out=share)
+        torch.div(block, divisors[start : start + size], out=share)
         torch.clamp(share, min=tiny, out=log).log_()
         parts.append(torch.linalg.vecdot(share, log))
     return torch.cat(parts).cpu().double().neg_()

@@ -95,7 +95,9 @@ def _optimality(
             continue
         about = _about(label, weighting, first.found["complexity", label.name][weighting])
         if below.null is None or above.null is None:
-            reason = "no null: a row of another document is needed for each row, and too few rows have one (a single document, or one that is most of the text)"
+            reason = (
+                "no null: too few rows have one of another document (a single document, or one that is most of them)"
+            )
             rows += _ratio_rows(above, below.value, quantity="optimality_raw", **about)
             rows += _refused("ratio", quantity="optimality", message=reason, **about)
             continue

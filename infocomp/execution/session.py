@@ -133,5 +133,10 @@ def run_study(
         figures: list[Path] = []
         if not whole.stopped and whole.done + whole.skipped:
             report.note("drawing figures")
-            figures = study.figures()
+            try:
+                figures = study.figures()
+            except Exception as error:  # whatever a figure may raise, the table stands and the outcome is the run's
+                report.note(
+                    f"figures failed ({type(error).__name__}: {error}); `infocomp plot {study.out}` tries again"
+                )
     return whole, figures

@@ -168,7 +168,7 @@ def fill_duplicates(table: pa.Table) -> pa.Table:
     names = ("model", "fingerprint", "stage", "step", "revision")
     rows = list(zip(*(table.column(name).to_pylist() for name in names), strict=True))
     first: dict[tuple[str, str | None], str] = {}
-    for model, weights, _, _, revision in sorted(set(rows), key=lambda row: (row[2] or "", row[3] or 0, row[4])):
+    for model, weights, _, _, revision in sorted(set(rows), key=_training_order):
         first.setdefault((model, weights), revision)
     filled = [
         given if weights is None or first[model, weights] == revision else first[model, weights]
@@ -176,6 +176,12 @@ def fill_duplicates(table: pa.Table) -> pa.Table:
     ]
     position = table.schema.get_field_index("duplicate_of")
     return table.set_column(position, SCHEMA.field("duplicate_of"), pa.array(filled, pa.string()))
+
+
+def _training_order(row: tuple[str, str | None, str | None, int | None, str]) -> tuple[bool, str, int, str]:
+    """By stage and step; a revision without a step ("main") stands after those that have one."""
+    _, _, stage, step, revision = row
+    return step is None, stage or "", step or 0, revision
 
 
 def _sorted(table: pa.Table, names: Iterable[str]) -> pa.Table:

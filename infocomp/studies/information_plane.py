@@ -5,7 +5,9 @@ corpus, and, where the model is trained by the run itself, one for the training.
 """
 
 import gc
+import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
@@ -15,10 +17,12 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import BeforeValidator, Field
 
+from infocomp.activations.sites import resolve_sites
 from infocomp.checkpoints.integrity import duplicates
 from infocomp.checkpoints.source import Checkpoint, DirectorySource, HubSource, Loaded, SingleSource, Source
 from infocomp.coding.classical import classical_rates
 from infocomp.config import StudyConfig
+from infocomp.corpora.builtin import training_documents
 from infocomp.corpora.documents import read_documents
 from infocomp.execution.runner import Unit, UnitResult
 from infocomp.execution.session import Report
@@ -51,6 +55,8 @@ from infocomp.training.series import SeriesSettings, checkpoint_folder, is_check
 from infocomp.units import bits
 
 CONTROL_REVISION = "control"
+INSIDE_A_BLOCK = re.compile(r"blocks\.[^.]+\.((attn|mlp|ln\d)\b.*|hook_(attn_out|mlp_out|resid_mid|\w+_input|\w+_in))")
+ESTIMATOR_VERSION = 1  # raised when a change of the code changes numbers: parts of another version are made again
 Advance = Callable[[int], None]
 
 
@@ -100,7 +106,7 @@ class InformationPlane:
         if model.source == "single":
             where = model.path or model.repository
             assert where is not None
-            return SingleSource(where, model.revision, model.cache_dir, endpoint=model.endpoint)
+            return SingleSource(where, model.revision, model.cache_dir, evict=not model.keep, endpoint=model.endpoint)
         batch_tokens = model.batch_tokens or self.series.tokens_per_step
         return DirectorySource(self.out / "checkpoints", model.revisions, model.table_name, batch_tokens)
 
@@ -127,7 +133,8 @@ class InformationPlane:
         settings, name = self.series, self.config.model.table_name
         text = self.config.model.text
         decides = {"settings": settings.model_dump(mode="json"), "model": name}
-        decides |= {"text": None if text is None else text.model_dump(mode="json")}
+        documents = training_documents() if text is None else read_documents(text)
+        decides |= {"text": [hashlib.sha256(document.text.encode()).hexdigest() for document in documents]}
         unit = unit_name(study="training", **decides)
 
         def run() -> UnitResult:
@@ -138,7 +145,7 @@ class InformationPlane:
                 report.detail(f"loss {bits(loss):.3f} bits/token")
                 done[0] = step
 
-            trained = train_series(settings, self.out, advance, None if text is None else read_documents(text))
+            trained = train_series(settings, self.out, advance, documents)
             if trained.training.status != "ok":
                 raise ValueError(f"training stopped: {trained.training.message}")
             common = {"model": name, "quantity": "training_loss", "estimator": "code_length", "draw": "mean"}
@@ -175,6 +182,7 @@ class InformationPlane:
             yield "train", [unit]
             report.end()
         report.note(f"reading and labelling {len(self.config.corpora)} text(s)")
+        self.check_before_loading()
         units = self.units()
         same = self.duplicates()
         for revision, first in same.items():
@@ -183,6 +191,26 @@ class InformationPlane:
         self.advance = report.advance
         yield "measure", units
         report.end()
+
+    def check_before_loading(self) -> None:
+        """What would fail at every checkpoint is said before the first one is downloaded.
+
+        KeyError: a site that the architecture does not have (those inside a block are known once a model is loaded).
+        ValueError: a window longer than the model reads.
+        """
+        config = self.source.config()
+        for site in self.config.sites:
+            if not INSIDE_A_BLOCK.fullmatch(site):
+                resolve_sites(config, [site])
+        longest = getattr(config, "max_position_embeddings", None)
+        for prepared in self.corpora:
+            windows = prepared.windows
+            reaches = int((windows.lengths + windows.has_bos).max())
+            if longest is not None and reaches > longest:
+                raise ValueError(
+                    f"context_length of {prepared.name!r} is {prepared.settings.context_length}, and the model reads "
+                    f"{longest} positions at most; shorten it."
+                )
 
     def figures(self) -> list[Path]:
         """Draw every figure that the table in the folder allows."""
@@ -258,11 +286,13 @@ class InformationPlane:
         return duplicates([(one.revision.name, one.files_fingerprint) for one in self.source.list()])
 
     def _checkpoint_unit(self, checkpoint: Checkpoint, prepared: PreparedCorpus) -> Unit:
-        describe = {"model": checkpoint.model, "revision": checkpoint.revision.name, "corpus": prepared.name}
+        name = self.config.model.table_name
+        describe = {"model": name, "revision": checkpoint.revision.name, "corpus": prepared.name}
         describe |= revision_columns(checkpoint)
         decides = self._decides(prepared, len(self.config.sites))
-        decides |= {"weights": checkpoint.files_fingerprint, "revision": checkpoint.revision.name}
-        decides |= {"model": checkpoint.model, "sites": list(self.config.sites), "commit": checkpoint.commit}
+        decides |= {"weights": checkpoint.files_fingerprint, "configuration": configuration_hash(checkpoint)}
+        decides |= {"revision": checkpoint.revision.name, "model": name, "sites": list(self.config.sites)}
+        decides |= {"commit": checkpoint.commit}
 
         def run() -> UnitResult:
             told = [0]
@@ -290,8 +320,8 @@ class InformationPlane:
                 if prepared is self.corpora[-1]:
                     self._close()
 
-        name = unit_name(study="information_plane", **decides)
-        return Unit(name, f"{checkpoint.revision.name} · {prepared.name}", describe, run)
+        unit = unit_name(study="information_plane", **decides)
+        return Unit(unit, f"{checkpoint.revision.name} · {prepared.name}", describe, run)
 
     def _control_unit(self, prepared: PreparedCorpus) -> Unit:
         config = self.source.config()
@@ -342,6 +372,7 @@ class InformationPlane:
             "attention": compute.attention,
             "device": device_of(compute).type,
             "float16_scratch": on_disk,
+            "estimator_version": ESTIMATOR_VERSION,
         }
 
     # --- one model in memory at a time ----------------------------------------------------------------------------
@@ -373,12 +404,19 @@ def revision_columns(checkpoint: Checkpoint) -> Mapping[str, Any]:
     return {"stage": revision.stage, "step": revision.step, "tokens_seen": revision.tokens}
 
 
+def configuration_hash(checkpoint: Checkpoint) -> str | None:
+    """Hash of a local checkpoint's config.json; a hub's is decided by its commit."""
+    path = Path(checkpoint.path_or_repo) / "config.json"
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None
+
+
 def device_of(compute: ComputeSettings) -> torch.device:
-    """The device asked for; "auto" is CUDA, then Apple's MPS, then the CPU. ValueError for one that is not there."""
+    """The device asked for; "auto" is CUDA, else the CPU. ValueError for one that is not there.
+
+    Apple's MPS is used only when asked for (`device: mps`): no machine that has it was at hand to try it.
+    """
     if compute.device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(compute.device)
         torch.empty(1, device=device)

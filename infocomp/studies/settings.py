@@ -35,6 +35,18 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+FIELDS_OF = {
+    "repository": ("hub", "single"),
+    "path": ("folder", "single"),
+    "revision": ("single",),
+    "revisions": ("hub", "folder", "series"),
+    "batch_tokens": ("folder", "series"),
+    "cache_dir": ("hub", "single"),
+    "keep": ("hub", "single"),
+    "endpoint": ("hub", "single"),
+}
+
+
 class ModelSettings(Settings):
     """Where the checkpoints come from; `name` is what the table calls the model.
 
@@ -63,6 +75,9 @@ class ModelSettings(Settings):
         names = needed[self.source]
         if names and not any(getattr(self, name) for name in names):
             raise ValueError(f"source {self.source!r} needs {' or '.join(names)}")
+        for name, sources in FIELDS_OF.items():
+            if self.source not in sources and getattr(self, name) not in (None, "all", False):
+                raise ValueError(f"{name!r} belongs to source {' or '.join(sources)}, and source is {self.source!r}")
         if self.source != "series" and (self.series is not None or self.text is not None):
             raise ValueError(f"'series' and 'text' describe a model that is trained here; source is {self.source!r}")
         return self
