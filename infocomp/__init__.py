@@ -15,6 +15,7 @@ _PUBLIC = {
     "measure": "infocomp.studies.measure",
     "Callback": "infocomp.studies.callback",
     "read": "infocomp.execution.table",
+    "EstimatorSettings": "infocomp.studies.settings",
     "LabelSet": "infocomp.corpora.labels",
 }
 

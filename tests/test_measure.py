@@ -105,6 +105,14 @@ def test_the_embedding_knows_the_token_and_nothing_else(frame):
     assert values(frame, "context_complexity", site=POSTS[0]).value.item() - deeper > 100 * ROUNDING
 
 
+def test_so_it_does_in_a_long_text_where_equal_rows_round_alike(model, tokenizer):
+    long = some_texts(40, 200)
+    rows = measure(model, tokenizer, long, ["hook_embed"], bins=20, draws=5, context_length=32, orders=(1,))
+    context, token = (rows[rows.quantity == name].value.to_numpy() for name in ("context_complexity", "complexity"))
+    assert len(context) == len(token) == 6 and rows.n_tokens.max() > 10_000
+    assert np.abs(context - token).max() <= ROUNDING
+
+
 def test_a_longer_n_gram_never_tells_less(frame):
     """Data processing on the plug-in: the bigram determines the token."""
     for quantity in ("complexity", "expressivity"):

@@ -40,22 +40,24 @@ def measure(
     seed: int = 0,
     orders: Sequence[int] = (1, 2, 3, 4),
     batch_tokens: int = 4096,
+    estimator: EstimatorSettings | None = None,
 ) -> pd.DataFrame:
     """Measure one model in memory on some texts: the rows that `infocomp run` writes, in bits, as a DataFrame.
 
     `labels` adds label sets of your own: {name: one integer per token of the texts, in the tokenizer's order, -1 for
     none}. Every text is a document of its own, so the null needs at least two. The model is measured as it is (its
     dtype, its device, in eval mode, put back afterwards) and its attention implementation is recorded. Texts that
-    `prepare_texts` made ready bring their own context_length, bos and orders.
+    `prepare_texts` made ready bring their own context_length, bos and orders. `estimator` gives all of the estimator's
+    settings at once, in place of bins, draws, seed and orders (centred rows, weighting, min_count, temperature).
 
     Raises ValueError for texts without a token or with one that the model lacks, windows longer than the model reads,
     labels that do not fit, NaN in weights or activations; KeyError for an unknown site.
     """
-    estimator = EstimatorSettings(bins=bins, draws=draws, seed=seed, orders=tuple(orders))
+    estimator = estimator or EstimatorSettings(bins=bins, draws=draws, seed=seed, orders=tuple(orders))
     prepared = (
         texts
         if isinstance(texts, PreparedCorpus)
-        else prepare_texts(texts, tokenizer, context_length=context_length, bos=bos, orders=orders)
+        else prepare_texts(texts, tokenizer, context_length=context_length, bos=bos, orders=estimator.orders)
     )
     if labels is not None:
         prepared = with_labels(prepared, labels)
