@@ -17,8 +17,7 @@ from infocomp.execution.session import Silent, run_study
 from infocomp.execution.table import VOLATILE, read
 from infocomp.studies.commands import open_study
 
-KILLS = {"training": 7, "measuring": 7}
-KILLS_IN_A_WRITE = 4  # of each
+LEAST_KILLS = 21
 
 
 def start(config: dict, out: Path, die_at_replace: int | None = None) -> int:
@@ -99,20 +98,23 @@ def test_killed_at_more_than_twenty_random_moments_the_table_is_the_same(tmp_pat
 
     generator = random.Random(0)
     killed = {"training": 0, "measuring": 0}
-    for phase, kills in KILLS.items():
-        for attempt in range(kills + KILLS_IN_A_WRITE):
-            if phase == "training" and trained(out):
-                shutil.rmtree(out)
-            if attempt < kills:
-                code = wait(start(config, out), generator.random() * lengths[phase])
-            else:
-                code = wait(start(config, out, die_at_replace=generator.randint(2, 6)))
-            assert code in (0, -signal.SIGKILL), (tmp_path / "error.txt").read_text()
-            killed[phase] += code == -signal.SIGKILL
-            if code == 0:
-                take_parts_away(out, generator)
+    inside = 0
+    while (min(killed.values()) < 6 or sum(killed.values()) < LEAST_KILLS) and time.monotonic() - begin < 600:
+        phase = "training" if killed["training"] <= killed["measuring"] else "measuring"
+        if phase == "training" and trained(out):
+            shutil.rmtree(out)
+        if sum(killed.values()) % 3 == 2:
+            code = wait(start(config, out, die_at_replace=generator.randint(1, 6)))
+            inside += code == -signal.SIGKILL
+        else:
+            code = wait(start(config, out), generator.random() * lengths[phase])
+        assert code in (0, -signal.SIGKILL), (tmp_path / "error.txt").read_text()
+        if code == 0:
+            take_parts_away(out, generator)
+        else:
+            killed["measuring" if trained(out) else "training"] += 1
     assert wait(start(config, out)) == 0
-    assert sum(killed.values()) >= 20 and min(killed.values()) >= 6, killed
+    assert sum(killed.values()) >= LEAST_KILLS and min(killed.values()) >= 6 and inside >= 4, (killed, inside)
 
     pd.testing.assert_frame_equal(comparable(out), comparable(whole), check_exact=True)
     weights = [(folder / "checkpoints/step8/model.safetensors").read_bytes() for folder in (whole, out)]

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from soft_entropy import accumulator
 
 from infocomp.estimators import SoftInformation
-
-accumulator = pytest.importorskip("soft_entropy.accumulator", reason="soft-entropy is not installed")
 
 
 @pytest.mark.parametrize("dim", [16, 64, 512])

@@ -88,8 +88,8 @@ class Callback(TrainerCallback):
         """Measure if the step is one of those asked for; returns the rows of this step, or None.
 
         What goes wrong at the first measurement is raised, before anything was trained; later it is a warning and a
-        failed row, and the training goes on. ValueError: OUT holds step 0 of another training. A later step whose weights
-        differ from what OUT holds (a resume that did not restore them) is measured again, with a warning.
+        failed row, and the training goes on. A step whose weights differ from what OUT holds (a resume that did not
+        restore them) is measured again, with a warning. ValueError: OUT holds step 0 of another training.
         """
         if step % self.every:
             return None
