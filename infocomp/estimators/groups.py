@@ -5,6 +5,7 @@ segment. A label seen once needs no sum at all: the entropy of its mean is the e
 """
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -89,11 +90,26 @@ class Groups:
         """Share of the rows whose label is seen only once."""
         return len(self.single_rows) / self.n if self.n else 0.0
 
-    @property
+    @cached_property
     def entropy(self) -> float:
         """Plug-in entropy of the label in nats."""
         share = self.counts / self.n
         return float(-(share * np.log(share)).sum())
+
+    @cached_property
+    def population(self) -> bytes | None:
+        """Which rows the labels cover, as bits; None where they cover all. Equal for label sets over the same rows."""
+        if self.n == self.n_all:
+            return None
+        covered = np.zeros(self.n_all, dtype=bool)
+        covered[self.all_rows().numpy()] = True
+        return np.packbits(covered).tobytes()
+
+    @cached_property
+    def sizes(self) -> tuple[Int[np.ndarray, "sizes"], Int[np.ndarray, "sizes"]]:
+        """Row counts that occur among the labels, and how many rows lie in labels of each."""
+        sizes, labels = np.unique(self.counts, return_counts=True)
+        return sizes, sizes * labels
 
     def all_rows(self) -> Int[Tensor, "labelled"]:
         """Every labelled row, as paired."""

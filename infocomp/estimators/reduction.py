@@ -9,12 +9,11 @@ Weightings (P(x) is the weight of label x, n_x its count, N the rows):
   does (hcoxec/h, min_labels = 5). Not a mutual information; for reproduction.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from infocomp.estimators.groups import Groups
@@ -45,9 +44,6 @@ class Information:
         return self.marginal - self.conditional
 
 
-RowNulls = Callable[[Tensor | None], RowNull]  # rows of a population (None: all rows) → its row null
-
-
 def mean_row(plane: Float[Tensor, "rows bins"], rows: Tensor | None = None) -> Float[Tensor, "bins"]:
     """Mean of all rows, or of those named, in float64 on the CPU."""
     total = torch.zeros(plane.shape[1], dtype=torch.float64)
@@ -63,39 +59,70 @@ def entropy(distribution: Float[Tensor, "bins"]) -> float:
     return float(torch.special.entr(distribution.cpu().double()).sum())
 
 
+class Populations:
+    """H(J), the context's information and the row null of the rows that a label set covers, each computed once.
+
+    `order` lists all rows in the seeded order from which the row null takes its sample.
+    """
+
+    def __init__(
+        self, plane: Float[Tensor, "rows bins"], row_entropies: Float[Tensor, "rows"], order: Int[np.ndarray, "rows"]
+    ) -> None:
+        self._plane, self._row_entropies, self._order = plane, row_entropies, order
+        self._moments: dict[bytes | None, tuple[float, float]] = {}
+        self._row_nulls: dict[bytes | None, RowNull] = {}
+
+    def moments(self, groups: Groups | None = None) -> tuple[float, float]:
+        """H(J) and E H(A) over the rows of a label set, or over all rows, in nats."""
+        key = None if groups is None else groups.population
+        if key not in self._moments:
+            rows = None if groups is None or key is None else groups.all_rows()
+            every = torch.arange(len(self._plane)) if rows is None else rows
+            self._moments[key] = entropy(mean_row(self._plane, rows)), _mean(self._row_entropies, every)
+        return self._moments[key]
+
+    def row_null(self, groups: Groups) -> RowNull:
+        """The row null over the rows of a label set."""
+        key = groups.population
+        if key not in self._row_nulls:
+            order = self._order
+            if key is not None:
+                inside = np.unpackbits(np.frombuffer(key, np.uint8), count=len(order)).astype(bool)
+                order = order[inside[order]]
+            sample = torch.from_numpy(order[: RowNull.SAMPLE]).to(self._plane.device)
+            self._row_nulls[key] = RowNull(self._plane[sample], *self.moments(groups), len(order))
+        return self._row_nulls[key]
+
+
 def informations(
     plane: Float[Tensor, "rows bins"],
     row_entropies: Float[Tensor, "rows"],
     groups: Groups,
     weightings: tuple[str, ...],
     min_count: int,
-    row_nulls: RowNulls | None,
-    marginal: float,
-    context: float,
+    populations: Populations,
+    with_row_null: bool = True,
 ) -> dict[str, Information | None]:
     """Information of one label set about J, for each weighting; None where no label reaches `min_count`.
 
-    `marginal` is H(J) and `context` H(J) − E H(A) over all rows; they are computed anew over the labelled rows where
-    some rows have no label. `row_nulls` is left out (None) for a null's own reduction.
+    The row null is left out for a null's own reduction.
     """
     if groups.n == 0:
         return dict.fromkeys(weightings)
     sums = groups.sums(plane)
     counts = groups.counts[groups.repeated].astype(np.float64)
     label_entropies = entropies_of_sums(sums, torch.from_numpy(counts)).numpy()
-    population = None
-    if groups.n < groups.n_all:
-        population = groups.all_rows()
-        marginal = entropy(mean_row(plane, population))
-        context = marginal - _mean(row_entropies, population)
-    row_null = None if row_nulls is None else row_nulls(population)
+    marginal, mean_entropy = populations.moments(groups)
+    context = marginal - mean_entropy
+    row_null = populations.row_null(groups) if with_row_null else None
 
     found: dict[str, Information | None] = {}
     for weighting in weightings:
         if weighting == "frequency":
             singles = _mean(row_entropies, groups.single_rows) * len(groups.single_rows)
             conditional = (float(counts @ label_entropies) + singles) / groups.n
-            null = None if row_null is None else marginal - float(groups.counts @ row_null(groups.counts)) / groups.n
+            sizes, rows = groups.sizes
+            null = None if row_null is None else marginal - float(rows @ row_null(sizes)) / groups.n
             ceiling = min(context, groups.entropy)
             about = (groups.n, groups.n_labels, groups.singleton_mass)
             found[weighting] = Information(marginal, conditional, ceiling, *about, null)

@@ -12,7 +12,6 @@ exact temperature, optimality of null-corrected informations.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +24,8 @@ from torch import Tensor
 from infocomp.estimators.buffer import AssignmentBuffer
 from infocomp.estimators.groups import LabelGroups
 from infocomp.estimators.interface import Estimate
-from infocomp.estimators.nulls import RowNull, sampling_order
-from infocomp.estimators.reduction import WEIGHTINGS, entropy, informations, mean_row
+from infocomp.estimators.nulls import sampling_order
+from infocomp.estimators.reduction import WEIGHTINGS, Populations, informations
 from infocomp.estimators.results import DrawResult, estimates_of
 from infocomp.estimators.sphere import SoftAssigner, draw_anchors, exact_temperature
 
@@ -184,25 +183,18 @@ class SoftInformation:
         labels = self.label_groups() if labels is None else labels
         keys = np.arange(self.n) if keys is None else keys
         order = sampling_order(keys, self.seed, self.n)
-        sample = torch.from_numpy(order[: RowNull.SAMPLE])
         entropies = self._buffer.entropies()
         found = []
         for draw in range(self.draws):
             plane, row_entropies = self._buffer.plane(draw), entropies[:, draw].contiguous()
-            marginal, mean_entropy = entropy(mean_row(plane)), float(row_entropies.cpu().double().mean())
-            whole = RowNull(plane[sample.to(plane.device)], marginal, mean_entropy, self.n)
-            row_nulls = partial(_row_null, whole, plane, row_entropies, order)
-            context = marginal - mean_entropy
-            result = DrawResult(marginal, context)
+            populations = Populations(plane, row_entropies, order)
+            marginal, mean_entropy = populations.moments()
+            result = DrawResult(marginal, marginal - mean_entropy)
             for label in labels:
-                key = (label.quantity, label.name)
-                result.found[key] = informations(
-                    plane, row_entropies, label.groups, weightings, min_count, row_nulls, marginal, context
-                )
+                key, how = (label.quantity, label.name), (weightings, min_count, populations)
+                result.found[key] = informations(plane, row_entropies, label.groups, *how)
                 if label.paired is not None:
-                    result.paired[key] = informations(
-                        plane, row_entropies, label.paired, weightings, min_count, None, marginal, context
-                    )
+                    result.paired[key] = informations(plane, row_entropies, label.paired, *how, with_row_null=False)
             found.append(result)
         return estimates_of(found, labels, weightings, self.bins, self.n)
 
@@ -247,20 +239,6 @@ class SoftInformation:
     def close(self) -> None:
         """Give memory and scratch files back."""
         self._buffer.close()
-
-
-def _row_null(
-    whole: RowNull, plane: Tensor, row_entropies: Tensor, order: np.ndarray, population: Tensor | None
-) -> RowNull:
-    """The row null of all rows, or of a population of its own where a label set leaves rows out."""
-    if population is None:
-        return whole
-    inside = np.zeros(len(plane), dtype=bool)
-    inside[population.numpy()] = True
-    sample = torch.from_numpy(order[inside[order]][: RowNull.SAMPLE]).to(plane.device)
-    marginal = entropy(mean_row(plane, population))
-    mean_entropy = float(row_entropies[population.to(row_entropies.device)].cpu().double().mean())
-    return RowNull(plane[sample], marginal, mean_entropy, len(population))
 
 
 def _integers(values: Tensor | np.ndarray | Iterable[int], name: str) -> np.ndarray:
