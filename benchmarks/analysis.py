@@ -23,7 +23,7 @@ from infocomp.studies.information_probe import InformationProbe
 from infocomp.studies.prepared import prepare_corpus
 from infocomp.studies.settings import ComputeSettings, CorpusSettings, EstimatorSettings
 
-TOKENS, CONTEXT, BATCH_TOKENS, HEAD_CHUNK, ROUNDS = 102_400, 256, 4096, 256, 3
+TOKENS, CONTEXT, BATCH_TOKENS, HEAD_CHUNK, ROUNDS = 102_400, 256, 4096, 256, 1
 SITES = ("hook_embed", "blocks.*.hook_resid_post")
 AS_FOR_A_MILLION = 1  # bytes: everything goes to scratch files
 
