@@ -13,6 +13,7 @@ LIGHT = {"units", "config", "config_errors", "yaml_text"}
 # room → rooms it may import; "units" and the configuration files are open to all
 ALLOWED = {
     "estimators": set(),
+    "bottleneck": set(),
     "checkpoints": set(),
     "corpora": set(),
     "activations": {"corpora"},
@@ -22,7 +23,7 @@ ALLOWED = {
     "plotting": {"execution"},
     "studies": {
         *("checkpoints", "corpora", "activations", "estimators"),
-        *("coding", "training", "execution", "plotting"),
+        *("coding", "training", "execution", "plotting", "bottleneck"),
     },
     "cli": {"studies", "execution"},
     "__init__": {"estimators", "activations", "corpora", "execution", "studies"},

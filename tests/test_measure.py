@@ -68,7 +68,8 @@ def test_the_columns_are_those_of_the_table_and_every_row_has_its_key(frame):
     sites = {"hook_embed", *POSTS, "ln_final.hook_normalized"}
     assert set(frame.site) == sites | {"logits"}
     kinds = {"entropy", "context_complexity", "complexity", "expressivity", "regularity", "optimality"}
-    assert set(frame.quantity) == kinds | {"optimality_raw", "bits_per_token", "bits_per_byte"}
+    kinds |= {"token_channel_expressivity", "context_gain"}
+    assert set(frame.quantity) == kinds | {"optimality_raw", "bits_per_token", "bits_per_byte", "sink_share"}
     assert set(values(frame, "complexity").label) == {"token", "bigram", "trigram", "quadgram"}
     assert set(frame.status) <= {"ok", "refused"} and (frame.status == "ok").mean() > 0.8
     assert frame.loc[frame.status == "refused", "message"].notna().all()
@@ -89,6 +90,7 @@ def test_the_rows_say_how_much_text_was_measured(frame, prepared, tokenizer, tex
         "draws": 2,
         "min_count": 5,
         "orders": [1, 2, 3, 4],
+        "skip_first": 1,
         "stride": None,
         "temperature": "exact",
         "tokenizer": prepared.tokenizer,
@@ -346,8 +348,8 @@ def test_the_rows_are_those_of_the_estimator_fed_by_hand(model, tokenizer, texts
         ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids[:, :64]
         with torch.no_grad():
             states = model(ids, output_hidden_states=True).hidden_states[1][0]
-        labels = {"token": ids[0, :-1], "next_token": ids[0, 1:]}
-        state.update(states[:-1], labels, torch.full((ids.shape[1] - 1,), number))
+        labels = {"token": ids[0, 1:-1], "next_token": ids[0, 2:]}  # the first position is a sink, and left out
+        state.update(states[1:-1], labels, torch.full((ids.shape[1] - 2,), number))
     expected = {(e.quantity, e.draw): e.value for e in state.estimate() if e.status == "ok"}
     short = [tokenizer.decode(tokenizer(text).input_ids[:64]) for text in texts]
     rows = measure(model, tokenizer, short, [POSTS[0]], bins=20, draws=2, context_length=512, orders=(1,))

@@ -300,6 +300,48 @@ def test_centred_rows_do_not_see_a_constant_and_states_with_other_centres_refuse
         raw.merge(SoftInformation(32, draws=1, seed=1))
 
 
+def test_an_outlier_direction_looks_like_compression_until_it_is_removed(tmp_path):
+    """A direction that no label knows of; states with and without it, and with another, refuse to merge."""
+    from infocomp.estimators.moments import RowMoments
+
+    rows, ids, *_ = planted(4000)
+    generator = torch.Generator().manual_seed(5)
+    outlier = torch.nn.functional.normalize(torch.randn(1, 32, generator=generator, dtype=torch.float64))
+    moved = rows + 60 * torch.randn(4000, 1, generator=generator, dtype=torch.float64) @ outlier + 5
+    pilot = RowMoments(32)
+    pilot.update(moved[:1000])
+    plain = SoftInformation(32, draws=2)
+    centred = SoftInformation(32, draws=2, centre=pilot.mean)
+    removed = SoftInformation(32, draws=2, centre=pilot.mean, directions=pilot.directions(1))
+    for state, z in ((plain, rows), (centred, moved), (removed, moved)):
+        state.update(z, {"token": ids})
+    values = [picked(state.estimate(), "complexity", "token").value for state in (plain, centred, removed)]
+    assert values[1] < 0.5 * values[0]
+    assert values[2] == pytest.approx(values[0], rel=0.15)  # one of 32 dimensions is gone
+
+    # the shift along the outlier, which the rows no longer have, is not counted
+    assert removed.centre_shift() < 0.2 * centred.centre_shift()
+    projected = moved.mean(0) - pilot.mean
+    projected -= removed.directions @ (removed.directions.T @ projected)
+    kept = pilot.mean - removed.directions @ (removed.directions.T @ pilot.mean)
+    assert removed.centre_shift() == pytest.approx(float(projected.norm() / kept.norm()), rel=1e-4)
+
+    removed.save(tmp_path / "state.safetensors")
+    loaded = SoftInformation.load(tmp_path / "state.safetensors")
+    assert loaded.identity == removed.identity != centred.identity
+    assert torch.equal(loaded.directions, removed.directions)
+    loaded.merge(removed)
+    assert loaded.n == 8000
+    loaded.update(moved[:100], {"token": ids[:100]})  # and it goes on with the same projection
+    assert torch.allclose(loaded.assign(moved[:100])[0], removed.assign(moved[:100])[0], atol=1e-12)
+    other = SoftInformation(32, draws=2, centre=pilot.mean, directions=pilot.directions(2))
+    for without in (centred, other):
+        with pytest.raises(ValueError, match="these states have different removed directions"):
+            removed.merge(without)
+    with pytest.raises(ValueError, match="these states have different centres"):
+        removed.merge(plain)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_a_low_precision_model_is_accumulated_in_float32(dtype):
     rows, ids, *_ = planted(4000)

@@ -107,3 +107,67 @@ def test_rows_of_another_width_and_flat_anchors_are_refused():
         SoftAssigner(torch.ones(5, 8), 0.1)
     with pytest.raises(ValueError, match="temperature must be above 0, got 0"):
         SoftAssigner(torch.ones(1, 5, 8), 0.0)
+
+
+def outlying(dtype, size, seed=3):
+    """Rows of which `size` times as much lies along three directions, their centre, and the directions."""
+    generator = torch.Generator().manual_seed(seed)
+    directions = torch.linalg.qr(torch.randn(256, 3, generator=generator, dtype=torch.float64)).Q
+    centre = torch.randn(256, generator=generator, dtype=torch.float64)
+    rows = torch.randn(200, 256, generator=generator, dtype=torch.float64)
+    rows[::2] += size * torch.randn(100, 3, generator=generator, dtype=torch.float64) @ directions.T * 16
+    return (rows + centre).to(dtype), centre, directions
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("size", [0.0, 0.1, 1.0, 2.0, 100.0])
+def test_removed_directions_give_what_projected_rows_give(dtype, tolerance, size):
+    """The fused product against projecting every row in float64; at size 100 |z|² − |Vᵀz|² cancels to 3e-5 of |z|²,
+    and a row of float32 is itself that much coarser: there the measure is what projecting in the row's own type gives.
+    """
+    rows, centre, directions = outlying(dtype, size)
+    anchors, temperature = draw_anchors(256, 50, 2, 0), exact_temperature(256, 50)
+    away = rows.double() - centre
+    naive = SoftAssigner(anchors, temperature)(away - away @ directions @ directions.T)
+    if size == 100.0:
+        plain = rows - centre.to(dtype)
+        plain = plain - (plain @ directions.to(dtype)) @ directions.to(dtype).T
+        tolerance += 2 * float((SoftAssigner(anchors, temperature)(plain)[0] - naive[0]).abs().max())
+    before = rows.clone()
+    fused = SoftAssigner(anchors, temperature, centre, directions)(rows)
+    for one, other in zip(fused, naive, strict=True):
+        assert one.dtype == dtype
+        assert (one.double() - other).abs().max() <= tolerance
+    SoftAssigner(anchors, temperature, directions=directions)(rows)
+    assert torch.equal(rows, before)
+    turned = directions @ torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64)).Q  # only the span matters
+    again = SoftAssigner(anchors, temperature, centre, turned)(rows)[0]
+    assert (again.double() - naive[0]).abs().max() <= tolerance
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_row_within_the_removed_directions_is_refused_by_number(dtype):
+    rows, _, directions = outlying(dtype, 1.0)
+    assign = SoftAssigner(draw_anchors(256, 5, 1, 0), 0.1, directions=directions)
+    rows[7] = (directions @ torch.tensor([3.0, -20.0, 0.5], dtype=torch.float64)).to(dtype)
+    with pytest.raises(ValueError, match=r"row 7 of 200 lies within the removed directions and has none of its own \("):
+        assign(rows)
+    rows[7] = 0
+    with pytest.raises(ValueError, match=r"row 7 of 200 is zero and has no direction"):
+        assign(rows)
+    rows[7] = float("nan")
+    with pytest.raises(ValueError, match=r"row 7 of 200 holds NaN"):
+        assign(rows)
+
+
+@pytest.mark.parametrize("shape", [(7, 2), (8, 7), (8, 0), (8,)])
+def test_directions_of_another_width_or_too_many_are_refused(shape):
+    sentence = r"^directions must be \[8, k\] with k from 1 to 6 \(a direction needs a circle that is left\), got \["
+    with pytest.raises(ValueError, match=sentence):
+        SoftAssigner(draw_anchors(8, 5, 1, 0), 0.1, directions=torch.zeros(shape))
+
+
+@pytest.mark.parametrize("directions", [torch.ones(8, 1), torch.zeros(8, 2), torch.full((8, 1), float("nan"))])
+def test_directions_that_are_not_orthonormal_are_refused(directions):
+    with pytest.raises(ValueError, match=r"^directions must be orthonormal columns, and VᵀV is off the identity by "):
+        SoftAssigner(draw_anchors(8, 5, 1, 0), 0.1, directions=directions)

@@ -49,7 +49,7 @@ def test_a_part_reads_back_as_it_was_written_and_counts_as_done(tmp_path):
     assert store.state("u1") is None
     store.write("u1", numbers(), documents())
     part = store.read("u1")
-    assert (part.state, part.rows.num_rows, part.n_documents) == ("done", 3, 2)
+    assert (part.state, part.rows.num_rows, part.beside) == ("done", 3, {"documents": 2})
     assert part.rows.column("value").to_pylist() == [0.0, 1 / 7, 2 / 7]
     assert set(part.rows.column("unit_name").to_pylist()) == {"u1"} and part.rows.column("date")[0].as_py()
     assert store.state("u1") == "done"
@@ -102,21 +102,21 @@ def test_a_part_of_another_table_version_does_not_count(tmp_path, monkeypatch):
     store = Store(tmp_path)
     store.write("u1", numbers())
     monkeypatch.setattr("infocomp.execution.part.SCHEMA_VERSION", 99)
-    with pytest.raises(ValueError, match="has table version 1, this infocomp writes version 99"):
+    with pytest.raises(ValueError, match="has table version 2, this infocomp writes version 99"):
         store.read("u1")
 
 
 def test_a_part_whose_documents_are_missing_or_damaged_is_not_done(tmp_path):
     store = Store(tmp_path)
     store.write("u1", numbers(), documents())
-    whole = store.documents_path("u1").read_bytes()
-    store.documents_path("u1").unlink()
+    whole = store.path_beside("u1", "documents").read_bytes()
+    store.path_beside("u1", "documents").unlink()
     assert store.state("u1") == "damaged"
-    store.documents_path("u1").write_bytes(whole[:-5])
+    store.path_beside("u1", "documents").write_bytes(whole[:-5])
     assert store.state("u1") == "damaged"
     other = Store(tmp_path / "other")
     other.write("u1", numbers(), documents(count=5))
-    other.documents_path("u1").replace(store.documents_path("u1"))
+    other.path_beside("u1", "documents").replace(store.path_beside("u1", "documents"))
     with pytest.raises(ValueError, match="holds 5 documents, 2 belong to this unit"):
         store.read("u1")
 

@@ -42,7 +42,8 @@ def test_the_columns_are_the_published_ones_in_their_order():
     key = "model revision corpus site quantity label rows weighting estimator draw seed"
     attributes = "stage step tokens_seen layer order settings"
     values = (
-        "value unit efficiency null null_rows ceiling std_error ci_low ci_high lower upper draw_std n_tokens "
+        "value unit efficiency null null_rows ceiling std_error point point_error lower lower_error upper "
+        "upper_error ci_low ci_high draw_std n_tokens "
         "n_documents n_labels singleton_mass dtype fingerprint duplicate_of seconds status message"
     )
     more = "attention bos packing in_training context_length centre_shift commit unit_name schema_version date"

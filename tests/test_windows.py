@@ -147,6 +147,57 @@ def test_a_small_case_by_hand():
     assert windows.scored_tokens.tolist() == [1, 2, 3, 4, 5, 6]
 
 
+def test_the_first_positions_of_a_window_are_not_measured_and_all_others_are():
+    """By one token at a time, a BOS counting as a position; what is scored does not change."""
+    cases = 0
+    for lengths, context, order, policy, skip in product(DOCUMENTS, (6, 9), (1, 2), POLICIES, (1, 2, 4)):
+        corpus, bos = token_corpus(lengths), None if policy == "none" else 0
+        room = context - (bos is not None)
+        for stride in range(1, room + 1):
+            if room < 2 * order or min(context, max(lengths)) < skip + order + 1:
+                continue
+            cases += 1
+            windows = cut_windows(corpus, context, order, stride, policy, bos, skip_first=skip)
+            measured = windows.row_tokens.tolist()
+            possible = {
+                p
+                for begin, end, has_bos in spans(windows)
+                for p in range(begin + max(order - 1, skip - has_bos), end - order)
+            }
+            assert len(measured) == len(set(measured)) and set(measured) == possible, (lengths, context, order, skip)
+            position = windows.row_tokens - windows.starts[windows.row_windows]
+            assert (position + windows.has_bos[windows.row_windows] >= skip).all()
+            whole = cut_windows(corpus, context, order, stride, policy, bos)
+            assert np.array_equal(windows.scored_tokens, whole.scored_tokens)
+            assert set(measured) <= set(whole.row_tokens.tolist())
+    assert cases > 300
+
+
+def test_skipping_no_more_than_the_n_grams_leave_out_changes_nothing():
+    for windows, (_, context, order, stride) in CASES[::7]:
+        policy = {True: "window", False: "none"}[bool(windows.has_bos.all())]
+        if windows.has_bos.any() != windows.has_bos.all():
+            continue
+        skip = order - 1 + bool(windows.has_bos.all())
+        same = cut_windows(windows.corpus, context, order, stride, policy, windows.bos, windows.packing, skip)
+        assert np.array_equal(same.row_tokens, windows.row_tokens)
+
+
+def test_skipping_everything_is_refused():
+    sentence = (
+        r"^context_length 8 is too short: past the first 6 positions, which skip_first leaves out, a position and the "
+        r"2 tokens after it need 9; take a longer context or skip less\.$"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        cut_windows(token_corpus([50]), 8, 2, skip_first=6)
+    assert len(cut_windows(token_corpus([50]), 8, 2, skip_first=5).row_tokens) == 6
+    sentence = r"^corpus 'made' is too short: .* need 4, past the first 6 of a window; give it more text or smaller"
+    with pytest.raises(ValueError, match=sentence):
+        cut_windows(token_corpus([7]), 20, 2, skip_first=6)
+    with pytest.raises(ValueError, match=r"^skip_first must be at least 0 positions, got -1\.$"):
+        cut_windows(token_corpus([7]), 20, 2, skip_first=-1)
+
+
 def test_a_text_too_short_for_its_n_grams_is_refused():
     sentence = (
         r"^corpus 'made' is too short: its longest document or window has 5 tokens, and n-grams of order 3 on both "

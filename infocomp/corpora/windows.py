@@ -2,7 +2,8 @@
 
 No window crosses a document unless packing is asked for. With a stride shorter than the window, windows overlap and
 what an earlier window already measured or scored is only context in the next one: each position is measured once and
-each token scored once. The beginning-of-sequence token (BOS) is context, never part of a label, never scored.
+each token scored once. The beginning-of-sequence token (BOS) is context, never part of a label, never scored. The first
+positions of a window may be left out of what is measured: they are where models put attention that has nowhere to go.
 """
 
 from dataclasses import dataclass
@@ -84,13 +85,17 @@ def cut_windows(
     bos_policy: BosPolicy = "none",
     bos: int | None = None,
     packing: bool = False,
+    skip_first: int = 0,
 ) -> Windows:
     """Cut a corpus into windows of at most `context_length` positions, BOS included.
 
-    `stride` counts the new tokens of each further window (disjoint windows by default). Raises ValueError when no
-    position has both n-grams of the largest order inside one window, or when the policy needs a BOS that is absent or,
-    with packing, one between documents.
+    `stride` counts the new tokens of each further window (disjoint windows by default). No row is measured at the first
+    `skip_first` positions of a window, BOS included. Raises ValueError when no position past these has both n-grams of
+    the largest order inside one window, or when the policy needs a BOS that is absent or, with packing, one between
+    documents.
     """
+    if skip_first < 0:
+        raise ValueError(f"skip_first must be at least 0 positions, got {skip_first}.")
     if bos_policy != "none" and bos is None:
         raise ValueError(f"bos_policy {bos_policy!r} needs a BOS token, and the tokenizer has none; use 'none'.")
     if packing and bos_policy == "document":
@@ -103,6 +108,12 @@ def cut_windows(
         raise ValueError(
             f"context_length {context_length} is too short: n-grams of order {largest_order} on both sides "
             f"of a position need {2 * largest_order + (bos_policy != 'none')} positions; take a longer context."
+        )
+    if context_length < skip_first + largest_order + 1:
+        raise ValueError(
+            f"context_length {context_length} is too short: past the first {skip_first} positions, which skip_first "
+            f"leaves out, a position and the {largest_order} tokens after it need {skip_first + largest_order + 1}; "
+            "take a longer context or skip less."
         )
     if stride is not None and not 1 <= stride <= room:
         raise ValueError(f"stride must lie between 1 and the {room} tokens of a window, got {stride}.")
@@ -127,7 +138,7 @@ def cut_windows(
 
     # a window of an earlier document ended before this one starts, and takes nothing away from it
     measure_to = end - largest_order
-    measure_from = np.maximum(start + largest_order - 1, np.r_[0, measure_to[:-1]])
+    measure_from = np.maximum(start + np.maximum(largest_order - 1, skip_first - has_bos), np.r_[0, measure_to[:-1]])
     score_from = np.maximum(start + ~has_bos, np.r_[0, end[:-1]])
     order = np.argsort(-(end - start + has_bos), kind="stable")
     windows = Windows(
@@ -145,8 +156,9 @@ def cut_windows(
         longest = int((end - start).max())
         raise ValueError(
             f"corpus {corpus.name!r} is too short: its longest document or window has {longest} tokens, and n-grams "
-            f"of order {largest_order} on both sides of a position need {2 * largest_order}; give it more text or "
-            "smaller orders."
+            f"of order {largest_order} on both sides of a position need {2 * largest_order}"
+            + (f", past the first {skip_first} of a window; " if skip_first >= largest_order else "; ")
+            + "give it more text or smaller orders."
         )
     return windows
 

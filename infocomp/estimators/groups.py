@@ -10,9 +10,11 @@ from functools import cached_property
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from scipy.sparse import csr_array
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from infocomp.estimators.halves import Halves
 from infocomp.estimators.nulls import paired_rows, paired_within
 
 PIECE = 128  # rows summed in float32 one after the other; pieces of a longer segment are added in float64
@@ -22,11 +24,13 @@ PIECE = 128  # rows summed in float32 one after the other; pieces of a longer se
 class Groups:
     """Labels of N rows as sorted segments.
 
-    `counts` holds the rows of every label, `repeated` the labels (as positions in `counts`) with two rows or more,
-    `rows` their rows one segment after the other, cut into pieces that begin at `starts`; `first_piece` is the first
-    one of each repeated label, `long` are the repeated labels of several pieces, `long_pieces` those pieces one label
-    after the other from `long_starts` on. `single_rows` is the row of each label seen once. Rows labelled -1 are left
-    out: `n` counts the rest.
+    `counts` holds the rows of every label, `repeated` the labels (as positions in `counts`) with two rows or more.
+    A bag is the rows of a repeated label, or, where documents are in halves, those of one half: `rows` lists them bag
+    after bag, cut into pieces that begin at `starts`; `first_piece` is the first one of each bag, `long` are the bags
+    of several pieces, `long_pieces` those pieces one bag after the other from `long_starts` on. `first_bag` is the
+    first bag of each repeated label, `both` are the repeated labels of two bags (positions in `repeated`; the first
+    bag is then of the first half), `bag_counts` the rows of each bag, `bag_documents` their documents. `single_rows`
+    is the row of each label seen once. Rows labelled -1 are left out: `n` counts the rest.
     """
 
     n: int
@@ -40,11 +44,24 @@ class Groups:
     long_pieces: Int[Tensor, "long_pieces"]
     long_starts: Int[Tensor, "long"]
     single_rows: Int[Tensor, "singles"]
+    first_bag: Int[Tensor, "repeated"]
+    both: Int[Tensor, "both"]
+    bag_counts: Int[np.ndarray, "bags"]
+    bag_documents: Int[np.ndarray, "bags"] | None = None
+    halves: Halves | None = None
     _copies: dict[torch.device, "Groups"] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def of(cls, labels: Int[np.ndarray, "rows"], row_of: Int[np.ndarray, "rows"] | None = None) -> "Groups":
-        """Gather `labels`; `row_of[i]` is the row that label i is paired with (itself by default, -1 for none)."""
+    def of(
+        cls,
+        labels: Int[np.ndarray, "rows"],
+        row_of: Int[np.ndarray, "rows"] | None = None,
+        halves: Halves | None = None,
+    ) -> "Groups":
+        """Gather `labels`; `row_of[i]` is the row that label i is paired with (itself by default, -1 for none).
+
+        With `halves`, the rows of each label are gathered half by half; pairing and halves exclude each other.
+        """
         labels = np.asarray(labels)
         if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
             raise TypeError(f"labels must be one integer per row, got {labels.dtype} of shape {labels.shape}.")
@@ -52,20 +69,24 @@ class Groups:
         if row_of is not None:
             valid &= row_of >= 0
         kept = np.flatnonzero(valid)
-        order = kept[np.argsort(labels[kept], kind="stable")]
+        keys = labels[kept] if halves is None else labels[kept] * 2 + halves.second[kept]
+        order = kept[np.argsort(keys, kind="stable")]
         ordered = labels[order]
-        first = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(ordered) else np.zeros(0, np.int64)
+        first = _first_of_each(ordered)
         counts = np.diff(np.r_[first, len(ordered)])
         rows = order if row_of is None else row_of[order]
 
         repeated = np.flatnonzero(counts >= 2)
         in_repeated = np.repeat(counts >= 2, counts)
-        pieces = -(-counts[repeated] // PIECE)
+        gathered = order[in_repeated]
+        bag_keys = labels[gathered] if halves is None else labels[gathered] * 2 + halves.second[gathered]
+        bags = _first_of_each(bag_keys)
+        bag_counts = np.diff(np.r_[bags, len(gathered)])
+        first_bag = _first_of_each(labels[gathered[bags]]) if len(bags) else bags
+        pieces = -(-bag_counts // PIECE)
         first_piece = np.cumsum(pieces) - pieces
-        piece_label = np.repeat(np.arange(len(repeated)), pieces)
-        within = np.arange(len(piece_label)) - np.repeat(first_piece, pieces)
-        segment_start = np.cumsum(counts[repeated]) - counts[repeated]
-        starts = np.repeat(segment_start, pieces) + within * PIECE
+        within = np.arange(pieces.sum()) - np.repeat(first_piece, pieces)
+        starts = np.repeat(bags, pieces) + within * PIECE
         long = np.flatnonzero(pieces > 1)
         return cls(
             n=len(order),
@@ -76,9 +97,14 @@ class Groups:
             starts=torch.from_numpy(starts.astype(np.int32)),
             first_piece=torch.from_numpy(first_piece),
             long=torch.from_numpy(long),
-            long_pieces=torch.from_numpy(np.flatnonzero(pieces[piece_label] > 1)),
+            long_pieces=torch.from_numpy(np.flatnonzero(np.repeat(pieces > 1, pieces))),
             long_starts=torch.from_numpy(np.cumsum(pieces[long]) - pieces[long]),
             single_rows=torch.from_numpy(rows[~in_repeated].astype(np.int64)),
+            first_bag=torch.from_numpy(first_bag),
+            both=torch.from_numpy(np.flatnonzero(np.diff(np.r_[first_bag, len(bags)]) == 2)),
+            bag_counts=bag_counts,
+            bag_documents=None if halves is None else _documents_of(halves.document[gathered], bags, bag_counts),
+            halves=halves,
         )
 
     @property
@@ -120,12 +146,12 @@ class Groups:
         if device.type == "cpu":
             return self
         if device not in self._copies:
-            names = ("rows", "starts", "first_piece", "long", "long_pieces", "long_starts")
+            names = ("rows", "starts", "first_piece", "long", "long_pieces", "long_starts", "first_bag", "both")
             self._copies[device] = replace(self, **{name: getattr(self, name).to(device) for name in names})
         return self._copies[device]
 
-    def sums(self, plane: Float[Tensor, "rows bins"]) -> Float[Tensor, "repeated bins"]:
-        """Sum of the rows of each repeated label: a gathered segment sum, in float32 by pieces, then float64.
+    def bag_sums(self, plane: Float[Tensor, "rows bins"]) -> Float[Tensor, "bags bins"]:
+        """Sum of the rows of each bag: a gathered segment sum, in float32 by pieces, then float64.
 
         Deterministic on every device, for each segment is added up in its own order.
         """
@@ -142,6 +168,71 @@ class Groups:
         whole = embedding_bag(index, several, here.long_starts.to(several.device), mode="sum")
         sums[here.long] = whole.to(sums.device, sums.dtype)
         return sums
+
+    def label_sums(self, bags: Float[Tensor, "bags bins"]) -> Float[Tensor, "repeated bins"]:
+        """Sum of the rows of each repeated label from those of its bags."""
+        if not len(self.both):
+            return bags
+        here = self._on(bags.device)
+        sums = bags[here.first_bag]
+        sums[here.both] += bags[here.first_bag[here.both] + 1]
+        return sums
+
+    def sums(self, plane: Float[Tensor, "rows bins"]) -> Float[Tensor, "repeated bins"]:
+        """Sum of the rows of each repeated label."""
+        return self.label_sums(self.bag_sums(plane))
+
+    @cached_property
+    def place(self) -> Int[Tensor, "rows"]:
+        """For each row, the place of its label among the repeated ones; one past the last for all other rows."""
+        place = np.full(self.n_all, len(self.repeated), dtype=np.int64)
+        place[self.rows.numpy()] = np.repeat(np.arange(len(self.repeated)), self.counts[self.repeated])
+        return torch.from_numpy(place)
+
+    @cached_property
+    def place_of_both(self) -> Int[Tensor, "rows"]:
+        """For each row, 2 · (place of its label among `both`) + its half.
+
+        Rows of other labels come after all labels, rows without a label after those.
+        """
+        if self.halves is None:
+            raise ValueError("these labels were gathered without halves of the documents; give halves to Groups.of.")
+        among = np.full(len(self.repeated) + 1, len(self.both), dtype=np.int64)
+        among[self.both.numpy()] = np.arange(len(self.both))
+        place = among[self.place.numpy()] * 2 + self.halves.second
+        if self.n < self.n_all:
+            covered = np.zeros(self.n_all, dtype=bool)
+            covered[self.all_rows().numpy()] = True
+            place[~covered] = 2 * (len(self.both) + 1)
+        return torch.from_numpy(place)
+
+    @cached_property
+    def sizes_by_document(self) -> csr_array:
+        """How many rows of each document have a label of each size, [documents, sizes] as `sizes` lists them."""
+        if self.halves is None:
+            raise ValueError("these labels were gathered without halves of the documents; give halves to Groups.of.")
+        sizes = self.sizes[0]
+        repeated = self.counts[self.repeated]
+        rows = np.r_[self.rows.numpy().astype(np.int64), self.single_rows.numpy()]
+        column = np.searchsorted(sizes, np.r_[np.repeat(repeated, repeated), np.ones(len(self.single_rows), np.int64)])
+        shape = (self.halves.n_documents, len(sizes))
+        return csr_array((np.ones(len(rows)), (self.halves.document[rows], column)), shape=shape)
+
+
+def _documents_of(document: np.ndarray, bags: np.ndarray, bag_counts: np.ndarray) -> Int[np.ndarray, "bags"]:
+    """How many documents the rows of each bag come from; `document` lists that of each row, bag after bag."""
+    if not len(document):
+        return np.zeros(0, np.int64)
+    bag = np.repeat(np.arange(len(bags)), bag_counts)
+    if (np.diff(document)[np.diff(bag) == 0] < 0).any():  # rows were merged in another order than that of documents
+        document = document[np.lexsort((document, bag))]
+    fresh = np.r_[True, (document[1:] != document[:-1]) | (bag[1:] != bag[:-1])]
+    return np.add.reduceat(fresh.astype(np.int64), bags)
+
+
+def _first_of_each(ordered: np.ndarray) -> Int[np.ndarray, "distinct"]:
+    """Where each run of equal values begins."""
+    return np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(ordered) else np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -168,19 +259,22 @@ class LabelGroups:
         documents: Int[np.ndarray, "rows"] | None,
         windows: Int[np.ndarray, "rows"] | None = None,
         partner: Int[np.ndarray, "rows"] | None = None,
+        halves: Halves | None = None,
     ) -> "LabelGroups":
-        """Gather labels and their null; `partner` is `paired_rows(documents, windows)` where that is known already.
+        """Gather labels and their null; `partner` is `paired_rows(documents, windows)` where that is known already,
+        `halves` is `Halves.of(documents)`.
 
         Where some rows have no label (-1), the labelled rows are paired among themselves.
         """
         if documents is None:
             return cls(name, order, direction, Groups.of(labels), None)
+        halves = Halves.of(documents) if halves is None else halves
         if (labels < 0).any():
             partner = paired_within(np.flatnonzero(labels >= 0), documents, windows)
         elif partner is None:
             partner = paired_rows(documents, windows)
         paired = None if partner is None else Groups.of(labels, partner)
-        return cls(name, order, direction, Groups.of(labels), paired)
+        return cls(name, order, direction, Groups.of(labels, halves=halves), paired)
 
     @property
     def quantity(self) -> str:

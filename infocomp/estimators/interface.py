@@ -5,16 +5,23 @@ estimate() turns them into numbers. Splitting the rows in any way gives the same
 1e-9 (float64) or 1e-6 (float32).
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
 
 
 @dataclass(frozen=True)
 class Estimate:
     """One number with what it takes to read it.
 
-    `value`, `null`, `null_rows`, `ceiling` and `draw_std` are in `unit`; `interval` is a pair or None; `n` counts the
-    rows; None means "not computed" or "does not exist", never zero. `draw` is "0", "1", … or "mean" over anchor draws.
+    Numbers are in `unit`; None means "not computed" or "does not exist", never zero. `value` is the plug-in, `point`
+    the estimate corrected for its bias, `lower` and `upper` ends of known direction; each has its standard error over
+    documents (`std_error`, `point_error`, …). `interval` covers the true value at 95 %: from the lower limit of the
+    lower end to the upper limit of the upper end. `draw_std` is the spread over anchor draws; `draw` is "0", "1", … or
+    "mean" over them. `n` counts the rows. `influence` holds the influence of each document on "value", "lower",
+    "upper" and "point", where those are known (the mean row alone).
     """
 
     quantity: str
@@ -30,11 +37,19 @@ class Estimate:
     null: float | None = None
     null_rows: float | None = None
     ceiling: float | None = None
+    std_error: float | None = None
+    point: float | None = None
+    point_error: float | None = None
+    lower: float | None = None
+    lower_error: float | None = None
+    upper: float | None = None
+    upper_error: float | None = None
     draw_std: float | None = None
     n_labels: int | None = None
     singleton_mass: float | None = None
     status: str = "ok"
     message: str = ""
+    influence: Mapping[str, np.ndarray] | None = field(default=None, repr=False, compare=False)
 
 
 @runtime_checkable

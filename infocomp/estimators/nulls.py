@@ -115,8 +115,12 @@ class RowNull:
 
     def __call__(self, n: Float[np.ndarray, "*labels"]) -> Float[np.ndarray, "*labels"]:
         n = np.asarray(n, dtype=np.float64)
-        excess = np.interp(np.log(n), self._sizes, self._excess)
-        return self.marginal_entropy - excess / n * np.maximum(1 - (n - 1) / max(self.n_rows - 1, 1), 0.0)
+        return self.marginal_entropy - self.gap(n) * np.maximum(1 - (n - 1) / max(self.n_rows - 1, 1), 0.0)
+
+    def gap(self, n: Float[np.ndarray, "*labels"]) -> Float[np.ndarray, "*labels"]:
+        """H(J) − E H(mean of n rows) for n ≥ 1, whole or not, of rows from a population without end."""
+        n = np.asarray(n, dtype=np.float64)
+        return np.interp(np.log(n), self._sizes, self._excess) / n
 
 
 def _finite(size: int, n_rows: int) -> float:
@@ -124,19 +128,25 @@ def _finite(size: int, n_rows: int) -> float:
     return max(n_rows - 1, 1) / max(n_rows - size, 1)
 
 
-def entropies_of_sums(sums: Float[Tensor, "labels bins"], counts: Float[Tensor, "labels"]) -> Float[Tensor, "labels"]:
+def entropies_of_sums(
+    sums: Float[Tensor, "labels bins"],
+    counts: Float[Tensor, "labels"],
+    logs: Float[Tensor, "labels bins"] | None = None,
+) -> Float[Tensor, "labels"]:
     """Entropy in nats of each row of `sums` divided by its count, in float64 on the CPU.
 
-    Works through blocks that stay in cache; an empty bin adds nothing.
+    Works through blocks that stay in cache; an empty bin adds nothing. `logs`, where given, is filled with the
+    logarithms of the divided rows (very low, not −∞, for an empty bin).
     """
     tiny = torch.finfo(sums.dtype).tiny
     size = BLOCK.get(sums.device.type, 65_536)
-    shares, logs = torch.empty_like(sums[:size]), torch.empty_like(sums[:size])
+    shares, buffer = torch.empty_like(sums[:size]), torch.empty_like(sums[:size])
     divisors = counts.to(sums.device, sums.dtype).unsqueeze(1)
     parts = [sums.new_zeros(0)]
     for start in range(0, len(sums), size):
         block = sums[start : start + size]
-        share, log = shares[: len(block)], logs[: len(block)]
+        share = shares[: len(block)]
+        log = buffer[: len(block)] if logs is None else logs[start : start + size]
         torch.div(block, divisors[start : start + size], out=share)
         torch.clamp(share, min=tiny, out=log).log_()
         parts.append(torch.linalg.vecdot(share, log))

@@ -1,48 +1,62 @@
-"""From the informations of each anchor draw to estimates in bits: means over draws, ratios, refusals."""
+"""From the informations of each anchor draw to estimates in bits: means over draws, ratios, intervals, refusals."""
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
+from infocomp.estimators.bracket import Marginals
 from infocomp.estimators.groups import LabelGroups
+from infocomp.estimators.halves import FEWEST_DOCUMENTS, Halves
 from infocomp.estimators.interface import Estimate
+from infocomp.estimators.numbers import (
+    Number,
+    above_null,
+    information_number,
+    marginal_number,
+    quantile,
+    standard_error,
+)
 from infocomp.estimators.reduction import NOT_MUTUAL, Information
 from infocomp.units import bits, efficiency
 
 Key = tuple[str, str]  # quantity ("complexity" or "expressivity"), label name
+Pick = Callable[[np.ndarray], Any]
+ONE_LABEL = "one label only: there is nothing to be informed about"
+SINGLETONS = "every label is seen once: plug-in, null and ceiling agree whatever the rows hold; take more text"
+NO_NULL = "no null: too few rows have one of another document (a single document, or one that is most of them)"
 
 
 @dataclass
 class DrawResult:
-    """What one anchor draw gave, in nats: H(J), context complexity, informations and the same under the pairing."""
+    """What one anchor draw gave, in nats: H(J), context complexity, informations and the same under the pairing.
+
+    `mean_entropy` is E H(A); `marginals` are those of all rows, None where there is a single document.
+    """
 
     entropy: float
-    context: float
+    mean_entropy: float
+    marginals: Marginals | None = None
     found: dict[Key, dict[str, Information | None]] = field(default_factory=dict)
     paired: dict[Key, dict[str, Information | None]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _Number:
-    """One value over the draws with what stands beside it, each an array over draws or None."""
-
-    value: np.ndarray
-    null: np.ndarray | None = None
-    null_rows: np.ndarray | None = None
-    ceiling: np.ndarray | None = None
-
-
 def estimates_of(
-    results: list[DrawResult], labels: list[LabelGroups], weightings: tuple[str, ...], bins: int, n: int
+    results: list[DrawResult],
+    labels: list[LabelGroups],
+    weightings: tuple[str, ...],
+    bins: int,
+    n: int,
+    halves: Halves | None = None,
 ) -> list[Estimate]:
     """Rows for each draw ("0", "1", …) and for the mean over draws, with the spread over draws on the mean row."""
-    entropy = np.array([result.entropy for result in results])
-    context = np.array([result.context for result in results])
-    most = np.full(len(results), np.log(bins))
-    rows = _rows(_Number(entropy, ceiling=most), bins, quantity="entropy", n=n, weighting="frequency")
-    rows += _rows(_Number(context, ceiling=most), bins, quantity="context_complexity", n=n, weighting="frequency")
+    few = _few_documents(halves)
+    rows: list[Estimate] = []
+    for quantity, number in _of_all_rows(results, bins).items():
+        rows += _rows(number, bins, quantity=quantity, n=n, weighting="frequency", message=few)
     for weighting in weightings:
-        numbers: dict[Key, _Number] = {}
+        numbers: dict[Key, Number] = {}
         for label in labels:
             key = (label.quantity, label.name)
             found = [result.found[key][weighting] for result in results]
@@ -52,15 +66,56 @@ def estimates_of(
                 rows += _refused("bits", quantity=label.quantity, message=reason, **about)
                 continue
             known = [one for one in found if one is not None]
-            paired = [result.paired.get(key, {}).get(weighting) for result in results]
-            numbers[key] = number = _information(known, paired)
-            message = NOT_MUTUAL if weighting == "uniform_mixed" else ""
-            rows += _rows(number, bins, quantity=label.quantity, message=message, **about)
+            number = information_number(known, [result.paired.get(key, {}).get(weighting) for result in results])
+            status, reason = _standing(known[0])
+            if status == "ok":
+                numbers[key] = number
+            message = "; ".join(filter(None, (NOT_MUTUAL if weighting == "uniform_mixed" else "", reason, few)))
+            rows += _rows(number, bins, quantity=label.quantity, status=status, message=message, **about)
             if label.direction == "input":
-                marginals = np.array([one.marginal for one in known])
-                rows += _ratio_rows(number, marginals, quantity="regularity", message=message, **about)
-        rows += _optimality(numbers, labels, weighting, results[0])
+                marginals = Number(np.array([one.marginal for one in known]))
+                rows += _ratio_rows(
+                    Number(number.value, null_rows=number.null_rows, ceiling=number.ceiling, null=number.null),
+                    marginals,
+                    quantity="regularity",
+                    status=status,
+                    message=message,
+                    **about,
+                )
+        rows += _optimality(numbers, labels, weighting, results[0], few)
     return rows
+
+
+def _of_all_rows(results: list[DrawResult], bins: int) -> dict[str, Number]:
+    """Entropy and the context's information, with both ends where documents are in halves."""
+    most = np.full(len(results), np.log(bins))
+    entropy = np.array([result.entropy for result in results])
+    context = entropy - np.array([result.mean_entropy for result in results])
+    halved = [result.marginals for result in results if result.marginals is not None]
+    if len(halved) < len(results):
+        return {"entropy": Number(entropy, ceiling=most), "context_complexity": Number(context, ceiling=most)}
+    cross = np.array([one.cross_entropy for one in halved])
+    of_entropy, of_cross = [one.entropy_influence for one in halved], [one.cross_influence for one in halved]
+    of_context = [one.context_influence for one in halved]
+    of_upper = [cross + context - plain for cross, context, plain in zip(of_cross, of_context, of_entropy, strict=True)]
+    return {
+        "entropy": marginal_number(entropy, cross, of_entropy, of_cross, most),
+        "context_complexity": marginal_number(context, cross - (entropy - context), of_context, of_upper, most),
+    }
+
+
+def _few_documents(halves: Halves | None) -> str:
+    if halves is None:
+        return "no interval and no ends: the documents of the rows are not known, or there is only one"
+    if halves.n_documents < FEWEST_DOCUMENTS:
+        return f"no interval: {halves.n_documents} documents, at least {FEWEST_DOCUMENTS} are needed"
+    return ""
+
+
+def _standing(one: Information) -> tuple[str, str]:
+    if one.n_labels == 1:
+        return "undetermined", ONE_LABEL
+    return ("undetermined", SINGLETONS) if one.singleton_mass == 1 else ("ok", "")
 
 
 def _about(label: LabelGroups, weighting: str, found: Information | None) -> dict:
@@ -70,18 +125,8 @@ def _about(label: LabelGroups, weighting: str, found: Information | None) -> dic
     return about | {"n_labels": counted.n_labels, "singleton_mass": counted.singleton_mass}
 
 
-def _information(known: list[Information], paired: list[Information | None]) -> _Number:
-    shuffled = [one.value for one in paired if one is not None]
-    return _Number(
-        value=np.array([one.value for one in known]),
-        null=np.array(shuffled) if len(shuffled) == len(known) else None,
-        null_rows=np.array([one.null_rows for one in known], dtype=float),
-        ceiling=np.array([one.ceiling for one in known]),
-    )
-
-
 def _optimality(
-    numbers: dict[Key, _Number], labels: list[LabelGroups], weighting: str, first: DrawResult
+    numbers: dict[Key, Number], labels: list[LabelGroups], weighting: str, first: DrawResult, few: str
 ) -> list[Estimate]:
     """I(output; J) / I(input; J) of each order: raw, and of null-corrected informations (the headline).
 
@@ -95,21 +140,19 @@ def _optimality(
             continue
         about = _about(label, weighting, first.found["complexity", label.name][weighting])
         if below.null is None or above.null is None:
-            reason = (
-                "no null: too few rows have one of another document (a single document, or one that is most of them)"
-            )
-            rows += _ratio_rows(above, below.value, quantity="optimality_raw", **about)
-            rows += _refused("ratio", quantity="optimality", message=reason, **about)
+            rows += _ratio_rows(Number(above.value), Number(below.value), quantity="optimality_raw", **about)
+            rows += _refused("ratio", quantity="optimality", message=NO_NULL, **about)
             continue
-        raw = _Number(above.value, null=above.null)
-        rows += _ratio_rows(raw, below.value, quantity="optimality_raw", null_divisor=below.null, **about)
+        raw = Number(above.value, null=above.null)
+        rows += _ratio_rows(raw, Number(below.value), quantity="optimality_raw", null_divisor=below.null, **about)
         rest = below.value - (below.null if below.null_rows is None else np.maximum(below.null, below.null_rows))
-        if len(rest) < 2:
+        corrected = above_null(below)
+        error = _error_of_rest(rest, corrected)
+        if error is None:
             reason = "one anchor draw: nothing says how far complexity lies above its null; take two draws or more"
             rows += _refused("ratio", quantity="optimality", message=reason, **about)
             continue
-        error = 2 * rest.std(ddof=1) / np.sqrt(len(rest))
-        if rest.mean() <= error:
+        if rest.mean() <= 2 * error:
             reason = (
                 f"complexity is not above its null: {bits(float(below.value.mean())):.4g} against "
                 f"{bits(float(np.mean(below.value - rest))):.4g} bits, so there is nothing to divide by"
@@ -117,74 +160,132 @@ def _optimality(
             null = float(above.null.mean() / below.null.mean()) if below.null.any() else None
             rows += _refused("ratio", quantity="optimality", message=reason, null=null, **about)
             continue
-        corrected = _Number(above.value - above.null, null=above.null)
-        divisor = below.value - below.null
-        rows += _ratio_rows(corrected, divisor, quantity="optimality", null_divisor=below.null, **about)
+        about |= {"quantity": "optimality", "message": few}
+        rows += _ratio_rows(above_null(above), corrected, null_divisor=below.null, **about)
     return rows
 
 
-def _rows(number: _Number, bins: int, **about) -> list[Estimate]:
+def _error_of_rest(rest: np.ndarray, corrected: Number) -> float | None:
+    """Of what complexity has above its null, over draws and, where known, over documents; None for one draw."""
+    if len(rest) < 2:
+        return None
+    over_draws = rest.std(ddof=1) / np.sqrt(len(rest))
+    if "value" not in corrected.influence or "null" not in corrected.influence:
+        return float(over_draws)
+    return float(np.hypot(over_draws, standard_error(corrected.influence["value"].mean(axis=0))))
+
+
+def _rows(number: Number, bins: int, **about) -> list[Estimate]:
     """Information in bits, with its efficiency; draw by draw, then their mean."""
+    to_bits = bits(1.0)
     rows = []
     for draw, pick in _picks(len(number.value)):
-        value = pick(number.value)
         rows.append(
             Estimate(
-                value=bits(value),
+                value=to_bits * pick(number.value),
                 unit="bits",
                 draw=draw,
-                efficiency=efficiency(value, bins),
-                null=_bits(number.null, pick),
-                null_rows=_bits(number.null_rows, pick),
-                ceiling=_bits(number.ceiling, pick),
-                draw_std=_spread(bits(1.0) * number.value, draw),
+                efficiency=efficiency(pick(number.value), bins),
+                null=_scaled(number.null, pick, to_bits),
+                null_rows=_scaled(number.null_rows, pick, to_bits),
+                ceiling=_scaled(number.ceiling, pick, to_bits),
+                draw_std=_spread(to_bits * number.value, draw),
+                **_beside({name: pick(values) for name, values in number.ends().items()}, number, draw, pick, to_bits),
                 **about,
             )
         )
     return rows
 
 
-def _ratio_rows(number: _Number, divisor: np.ndarray, null_divisor: np.ndarray | None = None, **about):
-    """Ratios to `divisor`, draw by draw; the mean row is the ratio of the means, not the mean of the ratios."""
-    null_divisor = divisor if null_divisor is None else null_divisor
+def _beside(ends: Mapping[str, float], number: Number, draw: str, pick: Pick, factor: float) -> dict[str, Any]:
+    """Point, ends, their standard errors, the outer interval, and on the mean row each document's influence."""
+    influence = {name: factor * pick(of) for name, of in number.influence.items() if name in ends}
+    found: dict[str, Any] = {name: factor * value for name, value in ends.items() if name != "value"}
+    for name, of in influence.items():
+        found["std_error" if name == "value" else f"{name}_error"] = standard_error(of)
+    if "lower_error" in found and "upper_error" in found:
+        width = quantile(len(influence["lower"]))
+        found["interval"] = (
+            found["lower"] - width * found["lower_error"],
+            found["upper"] + width * found["upper_error"],
+        )
+    if influence and draw == "mean":
+        found["influence"] = influence
+    return found
+
+
+def _ratio_rows(number: Number, divisor: Number, null_divisor: np.ndarray | None = None, **about) -> list[Estimate]:
+    """Ratios to `divisor`, draw by draw; the mean row is the ratio of the means, not the mean of the ratios.
+
+    The ends of a ratio are the ratios of opposite ends, given where the divisor's lower end is above 0.
+    """
+    null_divisor = divisor.value if null_divisor is None else null_divisor
     rows = []
     for draw, pick in _picks(len(number.value)):
-        below = pick(divisor)
+        below = pick(divisor.value)
         if below == 0:
-            rows.append(Estimate(value=None, unit="ratio", draw=draw, status="refused", **_because(about)))
+            rows.append(Estimate(value=None, unit="ratio", draw=draw, **(about | _because())))
             continue
+        ratio, ends = _ratio(number, divisor, pick)
         rows.append(
             Estimate(
-                value=pick(number.value) / below,
+                value=ends.pop("value"),
                 unit="ratio",
                 draw=draw,
                 null=None if number.null is None else pick(number.null) / pick(null_divisor),
                 null_rows=None if number.null_rows is None else pick(number.null_rows) / below,
                 ceiling=None if number.ceiling is None else pick(number.ceiling) / below,
-                draw_std=_spread(number.value / divisor, draw) if np.all(divisor) else None,
+                draw_std=_spread(number.value / divisor.value, draw) if np.all(divisor.value) else None,
+                **_beside(ends | {"value": pick(number.value) / below}, ratio, draw, lambda of: of, 1.0),
                 **about,
             )
         )
     return rows
+
+
+def _ratio(number: Number, divisor: Number, pick: Pick) -> tuple[Number, dict[str, float]]:
+    """The ratio's value, point and ends, with the influence of each document by the delta method."""
+    above, below = ({name: pick(values) for name, values in one.ends().items()} for one in (number, divisor))
+    opposite = {"value": "value", "point": "point"}
+    if below.get("lower", 0.0) > 0 and above.get("lower") is not None:
+        opposite["lower"] = "upper" if above["lower"] >= 0 else "lower"
+        opposite["upper"] = "lower" if above["upper"] >= 0 else "upper"
+    ends: dict[str, float] = {}
+    influence: dict[str, np.ndarray] = {}
+    for name, under in opposite.items():
+        if name not in above or under not in below or below[under] == 0:
+            continue
+        ends[name] = above[name] / below[under]
+        if name in number.influence and under in divisor.influence:
+            of_above, of_below = pick(number.influence[name]), pick(divisor.influence[under])
+            influence[name] = (of_above - ends[name] * of_below) / below[under]
+    return Number(number.value, influence=influence), ends
 
 
 def _refused(unit: str, message: str, **about) -> list[Estimate]:
     return [Estimate(value=None, unit=unit, status="refused", message=message, **about)]
 
 
-def _because(about: dict) -> dict:
-    return about | {"message": "the denominator is exactly 0 (a single label, or one direction for all rows)"}
+def _because() -> dict:
+    return {
+        "status": "refused",
+        "message": "the denominator is exactly 0 (a single label, or one direction for all rows)",
+    }
 
 
-def _picks(draws: int):
+def _picks(draws: int) -> Iterator[tuple[str, Pick]]:
     """Names and functions: each draw's own entry, then the mean over draws."""
+
+    def of(values: np.ndarray, draw: int) -> Any:
+        return values[draw] if values.ndim > 1 else float(values[draw])
+
     for draw in range(draws):
-        yield str(draw), lambda values, draw=draw: float(values[draw])
-    yield "mean", lambda values: float(np.mean(values))
+        yield str(draw), lambda values, draw=draw: of(values, draw)
+    yield "mean", lambda values: values.mean(axis=0) if values.ndim > 1 else float(np.mean(values))
 
 
-def _bits(values: np.ndarray | None, pick) -> float | None:
-    return None if values is None else bits(pick(values))
+def _scaled(values: np.ndarray | None, pick: Pick, factor: float) -> float | None:
+    return None if values is None else factor * pick(values)
 
 
 def _spread(values: np.ndarray, draw: str) -> float | None:

@@ -11,7 +11,7 @@ exact temperature, optimality of null-corrected informations.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from infocomp.estimators.buffer import AssignmentBuffer
 from infocomp.estimators.groups import LabelGroups
+from infocomp.estimators.halves import Halves
 from infocomp.estimators.interface import Estimate
 from infocomp.estimators.nulls import sampling_order
 from infocomp.estimators.reduction import WEIGHTINGS, Populations, informations
@@ -53,10 +54,12 @@ class SoftInformation:
         temperature: float | None = None,
         centre: Float[Tensor, "dim"] | None = None,
         scratch: Path | None = None,
+        directions: Float[Tensor, "dim removed"] | None = None,
     ) -> None:
         """Anchors are drawn from `seed` (float64, on the CPU) unless given; the temperature is exact unless given.
 
-        `centre` is subtracted from every row; `scratch` keeps the assignments in float16 files there, not in memory.
+        `centre` is subtracted from every row, and what lies along `directions` (orthonormal columns, see `moments`) is
+        taken off it; `scratch` keeps the assignments in float16 files there, not in memory.
         """
         if anchors is None:
             anchors = draw_anchors(dim, bins, draws, seed)
@@ -68,7 +71,8 @@ class SoftInformation:
         self.seed = seed
         self.temperature = exact_temperature(dim, self.bins) if temperature is None else temperature
         self.anchors, self.centre = anchors.double().cpu(), None if centre is None else centre.double().cpu()
-        self._assign = SoftAssigner(self.anchors, self.temperature, self.centre)
+        self.directions = None if directions is None else directions.detach().double().cpu().contiguous()
+        self._assign = SoftAssigner(self.anchors, self.temperature, self.centre, self.directions)
         self._buffer = AssignmentBuffer(self.draws, self.bins, scratch)
         self._labels: dict[str, list[np.ndarray]] = {}
         self._documents: list[np.ndarray] = []
@@ -81,10 +85,12 @@ class SoftInformation:
 
     @property
     def identity(self) -> str:
-        """Hash of anchors, temperature and centre: states merge only where these agree."""
+        """Hash of anchors, temperature, centre and removed directions: states merge only where these agree."""
         parts = [self.anchors.numpy().tobytes(), repr(self.temperature).encode()]
         if self.centre is not None:
             parts.append(self.centre.numpy().tobytes())
+        if self.directions is not None:
+            parts += [b"directions", self.directions.numpy().tobytes()]
         return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
     def assign(self, rows: Float[Tensor, "rows dim"]) -> tuple[Tensor, Tensor, Tensor]:
@@ -127,9 +133,10 @@ class SoftInformation:
             self._documents.append(numbers)
 
     def merge(self, other: "SoftInformation") -> None:
-        """Add the rows of another state; its anchors, temperature and centre must be the same (else ValueError)."""
+        """Add the rows of another state; its settings must be the same (else ValueError)."""
         if self.identity != other.identity:
-            what = "centres" if not _same_centre(self.centre, other.centre) else "anchors or temperatures"
+            what = "anchors or temperatures" if _same(self.directions, other.directions) else "removed directions"
+            what = what if _same(self.centre, other.centre) else "centres"
             raise ValueError(
                 f"these states have different {what} ({self.identity} and {other.identity}): "
                 "only states made with the same settings can be merged."
@@ -145,19 +152,27 @@ class SoftInformation:
         self._row_sum += other._row_sum
 
     def centre_shift(self) -> float | None:
-        """Distance between the centre used and the mean of all rows, as a share of the centre's own norm."""
+        """Distance between the centre used and the mean of all rows, as a share of the centre's own norm.
+
+        Neither counts what lies along removed directions: no row that is assigned has it.
+        """
         if self.centre is None or not self.n:
             return None
-        return float((self._row_sum / self.n - self.centre).norm() / self.centre.norm())
+        shift, centre = self._row_sum / self.n - self.centre, self.centre
+        if self.directions is not None:
+            shift, centre = (vector - self.directions @ (self.directions.T @ vector) for vector in (shift, centre))
+        return float(shift.norm() / centre.norm())
 
     def label_groups(self) -> list[LabelGroups]:
         """The labels given to `update`, gathered, each with its null where there is more than one document."""
         documents = np.concatenate(self._documents) if self._documents else None
+        halves = None if documents is None else Halves.of(documents)
         gathered = []
         for name, parts in self._labels.items():
             direction = "output" if name.startswith("next_") else "input"
             labels = np.concatenate(parts)
-            gathered.append(LabelGroups.of(name.removeprefix("next_"), None, direction, labels, documents))
+            name = name.removeprefix("next_")
+            gathered.append(LabelGroups.of(name, None, direction, labels, documents, halves=halves))
         return gathered
 
     def estimate(
@@ -166,12 +181,14 @@ class SoftInformation:
         weightings: tuple[str, ...] = ("frequency",),
         min_count: int = 5,
         keys: np.ndarray | None = None,
+        each_draw: Callable[[Float[Tensor, "rows bins"]], None] | None = None,
     ) -> list[Estimate]:
         """Every quantity for every draw and for their mean, in bits.
 
         `labels` defaults to the label sets given to `update` (a name that begins with "next_" is an output label);
         a study gives them ready-made, once for all sites. `keys` number the rows for the seeded sample of the
-        row null (their order by default). Raises ValueError without rows, and for an unknown weighting.
+        row null (their order by default); `each_draw` is called with the assignments
+        of one draw after the other. Raises ValueError without rows, and for an unknown weighting.
         """
         if not self.n:
             raise ValueError("nothing to estimate: update was never called with rows.")
@@ -183,20 +200,23 @@ class SoftInformation:
         labels = self.label_groups() if labels is None else labels
         keys = np.arange(self.n) if keys is None else keys
         order = sampling_order(keys, self.seed, self.n)
+        halves = next((label.groups.halves for label in labels if label.groups.halves is not None), None)
         entropies = self._buffer.entropies()
         found = []
         for draw in range(self.draws):
             plane, row_entropies = self._buffer.plane(draw), entropies[:, draw].contiguous()
             populations = Populations(plane, row_entropies, order)
-            marginal, mean_entropy = populations.moments()
-            result = DrawResult(marginal, marginal - mean_entropy)
+            marginals = None if halves is None else populations.marginals(halves)
+            result = DrawResult(*populations.moments(), marginals)
             for label in labels:
                 key, how = (label.quantity, label.name), (weightings, min_count, populations)
                 result.found[key] = informations(plane, row_entropies, label.groups, *how)
                 if label.paired is not None:
                     result.paired[key] = informations(plane, row_entropies, label.paired, *how, with_row_null=False)
+            if each_draw is not None:
+                each_draw(plane)
             found.append(result)
-        return estimates_of(found, labels, weightings, self.bins, self.n)
+        return estimates_of(found, labels, weightings, self.bins, self.n, halves)
 
     def save(self, path: Path) -> None:
         """Write the state as one safetensors file: assignments, entropies, labels, documents, settings."""
@@ -205,6 +225,8 @@ class SoftInformation:
         tensors["row_sum"] = self._row_sum
         if self.centre is not None:
             tensors["centre"] = self.centre
+        if self.directions is not None:
+            tensors["directions"] = self.directions
         for name, parts in self._labels.items():
             tensors[f"labels.{name}"] = torch.from_numpy(np.concatenate(parts))
         if self._documents:
@@ -228,6 +250,7 @@ class SoftInformation:
             seed=about["seed"],
             temperature=about["temperature"],
             centre=tensors.get("centre"),
+            directions=tensors.get("directions"),
         )
         planes = [tensors[f"assignments.{draw}"] for draw in range(state.draws)]
         state._buffer.append(torch.stack(planes, dim=1), tensors["entropies"])
@@ -253,7 +276,7 @@ def _one_per_row(values: np.ndarray, rows: Tensor, name: str) -> None:
         raise ValueError(f"{name} has {values.size} entries, rows has {len(rows)}: one label per row is needed.")
 
 
-def _same_centre(one: Tensor | None, other: Tensor | None) -> bool:
+def _same(one: Tensor | None, other: Tensor | None) -> bool:
     if one is None or other is None:
         return one is other
     return bool(torch.equal(one, other))

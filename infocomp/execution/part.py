@@ -7,6 +7,7 @@ checksums miss damage to a page header (about 3 % of the single bytes tried).
 
 import hashlib
 import io
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -29,9 +30,18 @@ DOCUMENT_SCHEMA = pa.schema(
     ],
     metadata=SCHEMA.metadata,
 )
-_UNIT, _STATE, _CONTENT, _DOCUMENTS = (
-    f"infocomp.{name}".encode() for name in ("unit", "state", "content", "documents")
+INFLUENCE_KEY = ("site", "rows", "estimator", "quantity", "label", "weighting", "corpus")
+INFLUENCE_VALUES = ("value", "point", "lower", "upper")
+INFLUENCE_SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in INFLUENCE_KEY),
+        ("group", pa.int32()),
+        *((name, pa.float32()) for name in INFLUENCE_VALUES),
+    ],
+    metadata=SCHEMA.metadata,
 )
+BESIDE = {"documents": DOCUMENT_SCHEMA, "influence": INFLUENCE_SCHEMA}  # tables that may lie beside a unit's rows
+_UNIT, _STATE, _CONTENT, _BESIDE = (f"infocomp.{name}".encode() for name in ("unit", "state", "content", "beside"))
 
 
 class StorageError(OSError):
@@ -40,11 +50,11 @@ class StorageError(OSError):
 
 @dataclass(frozen=True)
 class Part:
-    """A part that was read back: its state ("done" or "failed"), its rows, how many documents belong to it."""
+    """A part that was read back: its state ("done" or "failed"), its rows, the row counts of the tables beside it."""
 
     state: str
     rows: pa.Table
-    n_documents: int
+    beside: Mapping[str, int]
 
 
 @contextmanager
@@ -85,14 +95,17 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def write_part(path: Path, table: pa.Table, unit: str, state: str = "done", n_documents: int = 0) -> None:
+def write_part(
+    path: Path, table: pa.Table, unit: str, state: str = "done", beside: Mapping[str, int] | None = None
+) -> None:
     """Write a table with the unit's name, state and content hash in its footer. StorageError as `replacing`."""
+    counts = json.dumps(dict(beside or {}), sort_keys=True)
     footer = {
         **(table.schema.metadata or {}),
         _UNIT: unit.encode(),
         _STATE: state.encode(),
-        _DOCUMENTS: str(n_documents).encode(),
-        _CONTENT: _content_hash(table, unit, state, n_documents),
+        _BESIDE: counts.encode(),
+        _CONTENT: _content_hash(table, unit, state, counts),
     }
     buffer = io.BytesIO()
     pq.write_table(table.replace_schema_metadata(footer), buffer, compression="zstd")
@@ -106,7 +119,8 @@ def read_part(path: Path, unit: str, schema: pa.Schema = SCHEMA) -> Part:
     try:
         table = pq.read_table(io.BytesIO(data))
         footer = table.schema.metadata or {}
-        state, n_documents = footer[_STATE].decode(), int(footer[_DOCUMENTS])
+        state, counts = footer[_STATE].decode(), footer[_BESIDE].decode()
+        beside = json.loads(counts)
         version, named = footer[VERSION_FIELD].decode(), footer[_UNIT].decode()
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({type(error).__name__})") from error
@@ -114,14 +128,14 @@ def read_part(path: Path, unit: str, schema: pa.Schema = SCHEMA) -> Part:
         raise ValueError(f"{path} has table version {version}, this infocomp writes version {SCHEMA_VERSION}")
     if named != unit:
         raise ValueError(f"{path} holds unit {named}, not {unit}")
-    if _content_hash(table, unit, state, n_documents) != footer[_CONTENT]:
+    if _content_hash(table, unit, state, counts) != footer[_CONTENT]:
         raise ValueError(f"{path} is damaged (its cells are not those that were written)")
-    return Part(state, table.replace_schema_metadata(schema.metadata), n_documents)
+    return Part(state, table.replace_schema_metadata(schema.metadata), beside)
 
 
-def _content_hash(table: pa.Table, unit: str, state: str, n_documents: int) -> bytes:
+def _content_hash(table: pa.Table, unit: str, state: str, beside: str) -> bytes:
     """Hash of the cells as CSV, which tells an empty cell from empty text, and of what the footer says about them."""
-    buffer = io.BytesIO(f"{unit} {state} {n_documents}\n".encode())
+    buffer = io.BytesIO(f"{unit} {state} {beside}\n".encode())
     buffer.seek(0, io.SEEK_END)
     arrow_csv.write_csv(table, buffer)
     return hashlib.sha256(buffer.getbuffer()).hexdigest().encode()
@@ -144,3 +158,25 @@ def documents_to_table(documents: Iterable[Mapping[str, Any]]) -> pa.Table:
         return pa.Table.from_pylist(listed, schema=DOCUMENT_SCHEMA)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise TypeError(f"a document's columns hold a wrong type ({error})") from None
+
+
+def influence_to_table(measured: Iterable[tuple[Mapping[str, str], Mapping[str, Any]]]) -> pa.Table:
+    """Influence of groups of documents as Arrow: for each key (site, rows, …) one value a group for value, point, ends.
+
+    `measured` gives the key's columns and arrays of equal length, in the unit of the rows they belong to; what is
+    missing stays empty. KeyError: an unknown column.
+    """
+    columns: dict[str, list[Any]] = {name: [] for name in INFLUENCE_SCHEMA.names}
+    for key, arrays in measured:
+        unknown = (set(key) - set(INFLUENCE_KEY)) | (set(arrays) - set(INFLUENCE_VALUES))
+        if unknown:
+            raise KeyError(f"influence has no column {', '.join(sorted(unknown))}; it has {', '.join(columns)}")
+        length = len(next(iter(arrays.values())))
+        for name in INFLUENCE_KEY:
+            columns[name].append(pa.repeat(pa.scalar(key.get(name, ""), pa.string()), length))
+        columns["group"].append(pa.array(range(length), pa.int32()))
+        for name in INFLUENCE_VALUES:
+            given = arrays.get(name)
+            columns[name].append(pa.nulls(length, pa.float32()) if given is None else pa.array(given, pa.float32()))
+    joined = [pa.chunked_array(parts, INFLUENCE_SCHEMA.field(name).type) for name, parts in columns.items()]
+    return pa.table(joined, schema=INFLUENCE_SCHEMA)

@@ -31,10 +31,12 @@ logger = logging.getLogger("infocomp")
 
 @dataclass(frozen=True)
 class UnitResult:
-    """What a unit gives back: rows as `table.row` takes them, and optionally the code lengths of documents."""
+    """What a unit gives back: rows as `table.row` takes them, and optionally the code lengths of documents, and what
+    groups of documents weigh in each number (key columns, and an array for each of value, point, lower, upper)."""
 
     rows: Sequence[Mapping[str, Any]]
     documents: Sequence[Mapping[str, Any]] = ()
+    influence: Sequence[tuple[Mapping[str, str], Mapping[str, Any]]] = ()
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ class _Run:
             result = unit.run()
             seconds = time.monotonic() - start
             timed = [values if values.get("seconds") else {**values, "seconds": seconds} for values in result.rows]
-            self.store.write(unit.name, timed, result.documents)
+            self.store.write(unit.name, timed, result.documents, result.influence)
         except Exception as error:
             seconds = time.monotonic() - start
             text = self.fail(unit, error, seconds)

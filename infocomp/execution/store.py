@@ -3,6 +3,7 @@
 OUT/plan.json                            the units of this run, by phase
 OUT/parts/<unit>.parquet                 a unit's rows; the footer names the unit and says done or failed
 OUT/parts/<unit>.documents.parquet       code length (bits) of each document, written before the unit's rows
+OUT/parts/<unit>.influence.parquet       what groups of documents weigh in each number, likewise
 OUT/parts/damaged/                       parts that could not be read back, moved away to be made again
 OUT/results.parquet, documents.parquet   the parts of the plan, merged
 """
@@ -17,7 +18,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from infocomp.execution.part import DOCUMENT_SCHEMA, Part, documents_to_table, read_part, replacing, write_part
+from infocomp.execution.part import (
+    BESIDE,
+    Part,
+    documents_to_table,
+    influence_to_table,
+    read_part,
+    replacing,
+    write_part,
+)
 from infocomp.execution.table import (
     KEY,
     RESULTS,
@@ -52,8 +61,9 @@ class Store:
     def part_path(self, unit: str) -> Path:
         return self.parts / f"{unit}.parquet"
 
-    def documents_path(self, unit: str) -> Path:
-        return self.parts / f"{unit}.{DOCUMENTS}"
+    def path_beside(self, unit: str, name: str) -> Path:
+        """The table `name` ("documents", "influence") that lies beside a unit's rows."""
+        return self.parts / f"{unit}.{name}.parquet"
 
     def clean(self) -> None:
         """Remove what killed runs left half written. Only for the process that holds the folder."""
@@ -66,36 +76,42 @@ class Store:
         unit: str,
         rows: Iterable[Mapping[str, Any]],
         documents: Sequence[Mapping[str, Any]] = (),
+        influence: Sequence[tuple[Mapping[str, str], Mapping[str, Any]]] = (),
         *,
         state: str = "done",
     ) -> None:
-        """Write a unit's documents, then its rows; unit_name and date are filled in.
+        """Write the tables beside a unit's rows, then the rows; unit_name and date are filled in.
 
         KeyError, TypeError, ValueError: a row that `table.row` refuses, or two rows with one key. StorageError.
         """
         date = datetime.now(UTC).isoformat(timespec="seconds")
         content = rows_to_table({**row, "unit_name": unit, "date": date} for row in rows)
         check_unique(content)
+        beside: dict[str, pa.Table] = {}
         if documents:
-            write_part(self.documents_path(unit), documents_to_table(documents), unit)
-        write_part(self.part_path(unit), content, unit, state, len(documents))
+            beside["documents"] = documents_to_table(documents)
+        if influence:
+            beside["influence"] = influence_to_table(influence)
+        for name, table in beside.items():
+            write_part(self.path_beside(unit, name), table, unit)
+        write_part(self.part_path(unit), content, unit, state, {name: len(table) for name, table in beside.items()})
 
     def read(self, unit: str) -> Part:
-        """The unit's part. FileNotFoundError: there is none. ValueError: it, or its documents, are damaged."""
+        """The unit's part. FileNotFoundError: there is none. ValueError: it, or a table beside it, is damaged."""
         part = read_part(self.part_path(unit), unit)
-        if part.n_documents:
-            self.documents(unit, part.n_documents)
+        for name, expected in part.beside.items():
+            self.beside(unit, name, expected)
         return part
 
-    def documents(self, unit: str, expected: int) -> pa.Table:
-        """The unit's documents, `expected` of them. ValueError: they are missing or damaged."""
-        path = self.documents_path(unit)
+    def beside(self, unit: str, name: str, expected: int) -> pa.Table:
+        """The table `name` beside the unit's rows, of `expected` rows. ValueError: it is missing or damaged."""
+        path = self.path_beside(unit, name)
         try:
-            content = read_part(path, unit, DOCUMENT_SCHEMA).rows
+            content = read_part(path, unit, BESIDE[name]).rows
         except FileNotFoundError as error:
-            raise ValueError(f"{path} is missing, {expected} documents belong to this unit") from error
+            raise ValueError(f"{path} is missing, {expected} {name} belong to this unit") from error
         if content.num_rows != expected:
-            raise ValueError(f"{path} holds {content.num_rows} documents, {expected} belong to this unit")
+            raise ValueError(f"{path} holds {content.num_rows} {name}, {expected} belong to this unit")
         return content
 
     def state(self, unit: str) -> str | None:
@@ -108,15 +124,15 @@ class Store:
             return "damaged"
 
     def set_aside(self, unit: str) -> None:
-        """Move a damaged part and its documents to parts/damaged, so that the unit is made again."""
+        """Move a damaged part and what lies beside it to parts/damaged, so that the unit is made again."""
         (self.parts / "damaged").mkdir(exist_ok=True)
-        for path in (self.part_path(unit), self.documents_path(unit)):
+        for path in (self.part_path(unit), *(self.path_beside(unit, name) for name in BESIDE)):
             if path.exists():
                 path.replace(self.parts / "damaged" / path.name)
 
     def units(self) -> list[str]:
         """The units that have a part, in the order of their names."""
-        return sorted(path.stem for path in self.parts.glob("*.parquet") if not path.name.endswith(f".{DOCUMENTS}"))
+        return sorted(path.stem for path in self.parts.glob("*.parquet") if path.name.count(".") == 1)
 
     def plan(self) -> dict[str, Any]:
         """The plan written last: {"run": hash, "phases": {phase: [{"name", "title"}, …]}}, empty at first."""
@@ -152,7 +168,11 @@ class Store:
         merged = pa.concat_tables([SCHEMA.empty_table(), *(part.rows for part in parts.values())])
         check_unique(merged)
         merged = _sorted(fill_duplicates(merged), (*READING_ORDER, *KEY))
-        documents = [self.documents(unit, part.n_documents) for unit, part in parts.items() if part.n_documents]
+        documents = [
+            self.beside(unit, "documents", part.beside["documents"])
+            for unit, part in parts.items()
+            if part.beside.get("documents")
+        ]
         if documents:
             joined = _sorted(pa.concat_tables(documents), ("model", "corpus", "revision", "document"))
             write_part(self.out / DOCUMENTS, joined, "merged")

@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 VERSION_FIELD = b"infocomp.schema_version"
 RESULTS = "results.parquet"
 
@@ -34,7 +34,8 @@ _KEY = _fields("text", "model revision corpus site quantity label rows weighting
 _ATTRIBUTES = {"stage": "text"} | _fields("whole", "step tokens_seen layer order") | {"settings": "text"}
 _VALUES = (
     {"value": "real", "unit": "text"}
-    | _fields("real", "efficiency null null_rows ceiling std_error ci_low ci_high lower upper draw_std")
+    | _fields("real", "efficiency null null_rows ceiling std_error point point_error")
+    | _fields("real", "lower lower_error upper upper_error ci_low ci_high draw_std")
     | _fields("whole", "n_tokens n_documents n_labels")
     | {"singleton_mass": "real"}
     | _fields("text", "dtype fingerprint duplicate_of")

@@ -56,7 +56,7 @@ from infocomp.units import bits
 
 CONTROL_REVISION = "control"
 INSIDE_A_BLOCK = re.compile(r"blocks\.[^.]+\.((attn|mlp|ln\d)\b.*|hook_(attn_out|mlp_out|resid_mid|\w+_input|\w+_in))")
-ESTIMATOR_VERSION = 1  # raised when a change of the code changes numbers: parts of another version are made again
+ESTIMATOR_VERSION = 2  # raised when a change of the code changes numbers: parts of another version are made again
 Advance = Callable[[int], None]
 
 
@@ -314,7 +314,7 @@ class InformationPlane:
                     self.scratch,
                     advance,
                 )
-                return UnitResult(measured.rows, measured.documents)
+                return UnitResult(measured.rows, measured.documents, measured.influence)
             finally:
                 self.advance(prepared.windows.total_positions - told[0])
                 if prepared is self.corpora[-1]:

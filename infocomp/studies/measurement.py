@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -15,22 +17,25 @@ from infocomp.activations.sites import layer_of, resolve_sites
 from infocomp.activations.stream import stream
 from infocomp.coding.rate import CodeLength
 from infocomp.estimators import Estimate, LabelGroups, SoftInformation
-from infocomp.studies.information_probe import CentreProbe, InformationProbe, scratch_needed
+from infocomp.studies.information_probe import SINK_RATIO, CentreProbe, InformationProbe, scratch_needed
 from infocomp.studies.prepared import PreparedCorpus
 from infocomp.studies.settings import ComputeSettings, EstimatorSettings
+from infocomp.studies.token_channel import TokenChannel
 from infocomp.units import bits
 
 CONTROL_SITE = "control.gaussian"
 CONTROL_BATCH = 4096
+INFLUENCE_GROUPS = 512
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Rows of the table and, for each document, what its code length was."""
+    """Rows of the table, the code length of each document, and what groups of documents weigh in each number."""
 
     rows: list[Row]
     documents: list[Row]
+    influence: list[tuple[Row, dict[str, np.ndarray]]] = field(default_factory=list)
 
 
 def measure_corpus(
@@ -49,7 +54,7 @@ def measure_corpus(
     """
     start = time.perf_counter()
     names = resolve_sites(model, list(sites))
-    centres = _pilot(model, prepared, names, estimator, compute) if "centred" in estimator.rows else {}
+    centres, directions = _pilot(model, prepared, names, estimator, compute)
     on_disk = scratch_needed(
         len(names) * len(estimator.rows), prepared.n_rows, estimator.draws, estimator.bins, compute.memory_budget
     )
@@ -61,7 +66,8 @@ def measure_corpus(
             draws=estimator.draws,
             seed=estimator.seed,
             temperature=estimator.temperature,
-            centre=centres.get(name) if rows == "centred" else None,
+            centre=centres[name] if rows in ("centred", "outliers_removed") else None,
+            directions=directions[name] if rows == "outliers_removed" else None,
             scratch=scratch if on_disk else None,
         )
         for name in names
@@ -72,12 +78,15 @@ def measure_corpus(
         stream(model, prepared.windows, [information, rate], compute.batch_tokens, progress)
         shared = _shared(prepared, estimator, compute) | {"attention": attention} | dict(about)
         rows: list[Row] = []
+        influence: list[tuple[Row, dict[str, np.ndarray]]] = []
         for (site, variant), state in states.items():
-            rows += information_rows(state, site, variant, prepared.groups, estimator, prepared, shared)
+            found, weights = information_rows(state, site, variant, prepared.groups, estimator, prepared, shared)
+            rows, influence = rows + found, influence + weights
             state.close()
+        rows += _sink_rows(information, shared)
         rate_rows, documents = _rate_rows(rate, prepared, shared)
         seconds = time.perf_counter() - start
-        return Measured([{**row, "seconds": seconds} for row in rows + rate_rows], documents)
+        return Measured([{**row, "seconds": seconds} for row in rows + rate_rows], documents, influence)
     finally:
         for state in states.values():
             state.close()
@@ -107,7 +116,7 @@ def measure_control(
             count = min(CONTROL_BATCH, prepared.n_rows - begin)
             state.update(torch.randn(count, dim, generator=generator))
         shared = _shared(prepared, estimator, compute) | dict(about)
-        rows = information_rows(state, CONTROL_SITE, "raw", prepared.groups, estimator, prepared, shared)
+        rows, _ = information_rows(state, CONTROL_SITE, "raw", prepared.groups, estimator, prepared, shared)
     finally:
         state.close()
     return Measured(rows, [])
@@ -121,17 +130,38 @@ def information_rows(
     estimator: EstimatorSettings,
     prepared: PreparedCorpus,
     shared: Mapping[str, Any],
-) -> list[Row]:
-    """Every estimate of one site as rows."""
-    estimates = state.estimate(groups, estimator.weighting, estimator.min_count, prepared.windows.row_tokens)
+) -> tuple[list[Row], list[tuple[Row, dict[str, np.ndarray]]]]:
+    """Every estimate of one site as rows, and the influence of groups of documents on those that have one."""
+    joint = prepared.token_joint
+    channel = None if joint is None else TokenChannel(joint)
+    keys = prepared.windows.row_tokens
+    estimates = state.estimate(groups, estimator.weighting, estimator.min_count, keys, channel)
+    if channel is not None:
+        estimates += channel.estimates(estimates)
     common = {**shared, "site": site, "layer": layer_of(site), "rows": variant, "estimator": "soft"}
     common |= {"seed": estimator.seed, "centre_shift": state.centre_shift()}
-    return [{**common, **estimate_columns(estimate)} for estimate in estimates]
+    influence = [
+        (
+            {"site": site, "rows": variant, "estimator": "soft", "corpus": prepared.name}
+            | {name: getattr(estimate, name) for name in ("quantity", "label", "weighting")},
+            {name: grouped(of) for name, of in estimate.influence.items()},
+        )
+        for estimate in estimates
+        if estimate.influence is not None
+    ]
+    return [{**common, **estimate_columns(estimate)} for estimate in estimates], influence
+
+
+def grouped(influence: Float[np.ndarray, "documents"]) -> Float[np.ndarray, "groups"]:
+    """Influence of at most 512 groups of documents, in which far more documents lose nothing that matters."""
+    group = np.arange(len(influence)) % INFLUENCE_GROUPS
+    return np.bincount(group, weights=influence)
 
 
 def estimate_columns(estimate: Estimate) -> Row:
     """The columns that an estimate fills."""
-    names = "quantity value unit label order weighting draw efficiency null null_rows ceiling draw_std n_labels"
+    names = "quantity value unit label order weighting draw efficiency null null_rows ceiling std_error"
+    names += " point point_error lower lower_error upper upper_error draw_std n_labels"
     columns = {name: getattr(estimate, name) for name in names.split()}
     low, high = estimate.interval or (None, None)
     return columns | {
@@ -149,6 +179,9 @@ def _shared(prepared: PreparedCorpus, estimator: EstimatorSettings, compute: Com
     settings["orders"] = sorted({label.order for label in prepared.labels if label.order is not None})
     settings |= {"temperature": estimator.temperature or "exact", "min_count": estimator.min_count}
     settings |= {"stride": prepared.settings.stride, "tokenizer": prepared.tokenizer}
+    settings |= {"skip_first": prepared.settings.skip_first}
+    if "outliers_removed" in estimator.rows:
+        settings["outlier_directions"] = estimator.outlier_directions
     return {
         "corpus": prepared.name,
         "n_documents": prepared.corpus.n_documents,
@@ -160,6 +193,24 @@ def _shared(prepared: PreparedCorpus, estimator: EstimatorSettings, compute: Com
         "context_length": prepared.settings.context_length,
         "settings": settings,
     }
+
+
+def _sink_rows(information: InformationProbe, shared: Mapping[str, Any]) -> list[Row]:
+    """How many rows of each site look like attention sinks in spite of `skip_first`."""
+    common = {**shared, "quantity": "sink_share", "unit": "ratio", "rows": "raw", "estimator": "row_norm"}
+    return [
+        {
+            **common,
+            "site": site,
+            "layer": layer_of(site),
+            "draw": "mean",
+            "value": sinks.share,
+            "n_tokens": sinks.n,
+            "status": "ok",
+            "message": f"rows longer than {SINK_RATIO:g} times their median, {sinks.median_norm:.4g}",
+        }
+        for site, sinks in information.sinks().items()
+    ]
 
 
 def _rate_rows(rate: CodeLength, prepared: PreparedCorpus, shared: Mapping[str, Any]) -> tuple[list[Row], list[Row]]:
@@ -191,11 +242,14 @@ def _pilot(
     sites: Sequence[str],
     estimator: EstimatorSettings,
     compute: ComputeSettings,
-) -> dict[str, Tensor]:
-    """The centre of each site from the first tokens of the text."""
-    pilot = CentreProbe(sites)
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Centre and outlier directions of each site from the first tokens; no pass where no variant needs them."""
+    outliers = "outliers_removed" in estimator.rows
+    if not outliers and "centred" not in estimator.rows:
+        return {}, {}
+    pilot = CentreProbe(sites, outliers)
     stream(model, prepared.windows, [pilot], compute.batch_tokens, first_tokens=estimator.pilot_tokens)
-    return pilot.centres()
+    return pilot.centres(), pilot.directions(estimator.outlier_directions) if outliers else {}
 
 
 def _widths(model: PreTrainedModel, sites: Sequence[str]) -> tuple[dict[str, int], str | None]:

@@ -16,8 +16,9 @@ from infocomp.corpora.documents import Document, read_documents
 from infocomp.corpora.labels import LabelSet, n_gram_labels
 from infocomp.corpora.tokens import TokenCorpus, tokenise, tokenizer_hash
 from infocomp.corpora.windows import Windows, cut_windows, document_of
-from infocomp.estimators import LabelGroups, paired_rows
+from infocomp.estimators import Halves, LabelGroups, paired_rows
 from infocomp.studies.settings import CorpusSettings
+from infocomp.studies.token_channel import TokenJoint
 
 
 @dataclass(frozen=True)
@@ -45,18 +46,26 @@ class PreparedCorpus:
         return paired_rows(self.windows.row_documents, self.windows.row_windows)
 
     @cached_property
+    def halves(self) -> Halves | None:
+        """The measured rows' documents in two halves; None for one document."""
+        return Halves.of(self.windows.row_documents)
+
+    @cached_property
     def groups(self) -> list[LabelGroups]:
         """Labels gathered once for all sites, draws and checkpoints, each with its null."""
         return self.gathered(self.labels)
 
+    @cached_property
+    def token_joint(self) -> TokenJoint | None:
+        """Last and next tokens of the measured rows, for the token channel; None where order 1 is not measured."""
+        return TokenJoint.of(self.labels, self.partner)
+
     def gathered(self, labels: Sequence[LabelSet]) -> list[LabelGroups]:
         """Label sets over this corpus' measured rows, gathered, each with its null where documents can be paired."""
-        windows, partner = self.windows, self.partner
+        windows, partner, halves = self.windows, self.partner, self.halves
         documents = None if partner is None else windows.row_documents
-        return [
-            LabelGroups.of(label.name, label.order, label.direction, label.ids, documents, windows.row_windows, partner)
-            for label in labels
-        ]
+        about = (documents, windows.row_windows, partner, halves)
+        return [LabelGroups.of(label.name, label.order, label.direction, label.ids, *about) for label in labels]
 
     @cached_property
     def scored_bytes(self) -> int:
@@ -119,6 +128,7 @@ def prepare_corpus(
         settings.bos,
         None if settings.bos == "none" else bos,
         settings.packing,
+        settings.skip_first,
     )
     labels = _labels(windows, orders, cache)
     return PreparedCorpus(settings, documents, corpus, windows, labels, tokenizer_hash(tokenizer))

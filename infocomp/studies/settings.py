@@ -92,7 +92,10 @@ class CorpusSettings(Settings):
     """One text, how it is cut into windows, and what the model knows of it.
 
     `builtin` is the standard library of this Python: `held_out` packages, or those the demo's model is trained on.
-    `bos`: no beginning-of-sequence token, one before each document, or one before each window. `max_tokens` limits the
+    `bos`: no beginning-of-sequence token, one before each document, or one before each window. `skip_first` positions
+    at the start of every window (a BOS counts) are left out of the measured rows, at every site alike: the first one is
+    the attention sink of most models (Xiao et al. 2023, arXiv 2309.17453; Sun et al. 2024, arXiv 2402.17762). n-grams
+    of order n leave out the first n − 1 in any case. `max_tokens` limits the
     whole text, `document_tokens` each document, so that a short text still holds many of them. `in_training` says
     whether the model was trained on it; for a `text` that says so itself it is not needed.
     """
@@ -104,6 +107,7 @@ class CorpusSettings(Settings):
     stride: Annotated[int, Field(ge=1)] | None = None
     bos: Literal["none", "document", "window"] = "none"
     packing: bool = False
+    skip_first: Annotated[int, Field(ge=0)] = 1
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     document_tokens: Annotated[int, Field(ge=1)] | None = None
     in_training: Literal["known", "likely", "unknown", "no"] | None = None
@@ -121,13 +125,20 @@ class CorpusSettings(Settings):
 
 
 class EstimatorSettings(Settings):
-    """Of `SoftInformation`: m bins, anchor draws and their seed, temperature (exact by default), variants."""
+    """Of `SoftInformation`: m bins, anchor draws and their seed, temperature (exact by default), variants.
+
+    Rows are taken raw, `centred`, or `outliers_removed`: centred and without the `outlier_directions` directions of
+    largest variance. Centre and directions are those of the first `pilot_tokens` tokens, read in a pass of their own.
+    """
 
     bins: Annotated[int, Field(ge=2)] = 100
     draws: Annotated[int, Field(ge=1)] = 5
     seed: Annotated[int, Field(ge=0)] = 0
     temperature: Annotated[float, Field(gt=0)] | None = None
-    rows: Annotated[tuple[Literal["raw", "centred"], ...], BeforeValidator(as_tuple), Field(min_length=1)] = ("raw",)
+    rows: Annotated[
+        tuple[Literal["raw", "centred", "outliers_removed"], ...], BeforeValidator(as_tuple), Field(min_length=1)
+    ] = ("raw",)
+    outlier_directions: Annotated[int, Field(ge=1)] = 3
     weighting: Annotated[
         tuple[Literal["frequency", "uniform", "uniform_mixed"], ...], BeforeValidator(as_tuple), Field(min_length=1)
     ] = ("frequency",)
