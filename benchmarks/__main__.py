@@ -7,10 +7,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does,
 
 import torch
 
-from benchmarks import analysis, estimator, memory, scaling
+from benchmarks import analysis, bottleneck, estimator, memory, scaling
 from benchmarks.record import keep
 
-ALL = {"estimator": estimator.run, "analysis": analysis.run, "memory": memory.run, "scaling": scaling.run}
+ALL = {
+    "estimator": estimator.run,
+    "analysis": analysis.run,
+    "bottleneck": bottleneck.run,
+    "memory": memory.run,
+    "scaling": scaling.run,
+}
 
 
 def main(names: list[str]) -> int:

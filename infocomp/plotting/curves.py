@@ -1,7 +1,8 @@
 """The training page: complexity, expressivity, optimality and bits per byte against the training step.
 
 Every information stands with its own null (dashed, the same colour) and its ceiling (dotted); the coding rate with the
-rates of classical coders on the same bytes. Bands are one standard deviation over anchor draws.
+rates of classical coders on the same bytes. Bands are one standard deviation over anchor draws. Where changes were judged
+(`plotting.changes`), a piece of a curve is full if its change stands up and pale if it does not.
 """
 
 import numpy as np
@@ -14,6 +15,7 @@ from matplotlib.text import Annotation, Text
 from matplotlib.typing import ColorType
 
 from infocomp.plotting import style
+from infocomp.plotting.changes import JUDGED, draw_line, entries, judge
 from infocomp.plotting.placement import spread
 from infocomp.plotting.selection import (
     CLASSICAL,
@@ -32,17 +34,22 @@ OPTIMALITY_RANGE = (-0.5, 1.5)
 MOST_LAYERS = 4
 _DASHES = (0, (4, 2))
 _DOTS = (0, (1, 1.5))
-_SITES = {"embed": "embedding", "norm": "final norm"}
+SITES = {"embed": "embedding", "norm": "final norm"}
 _COLUMNS = ["model", "revision", "stage", "branch", "step", "position", "site", "kind", "depth", "name", "estimator"]
 _COLUMNS += ["quantity", "label", "value", "null", "null_kind", "ceiling", "draw_std", "duplicate_of", "duplicate"]
+_COLUMNS += JUDGED
 
 
-def training(table: pd.DataFrame, label: str | None = None, corpus: str | None = None) -> Figure:
+def training(
+    table: pd.DataFrame, label: str | None = None, corpus: str | None = None, changes: pd.DataFrame | None = None
+) -> Figure:
     """The training page, at one label (the shortest by default); NothingToDraw says what the table lacks."""
-    return draw_training(training_rows(table, label, corpus))
+    return draw_training(training_rows(table, label, corpus, changes))
 
 
-def training_rows(table: pd.DataFrame, label: str | None = None, corpus: str | None = None) -> pd.DataFrame:
+def training_rows(
+    table: pd.DataFrame, label: str | None = None, corpus: str | None = None, changes: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """What `training` draws: one row a point, and one for each classical coder."""
     rows = drawable(table, corpus)
     if label is None and labels_of(rows, "expressivity"):
@@ -50,12 +57,14 @@ def training_rows(table: pd.DataFrame, label: str | None = None, corpus: str | N
     informations = pd.concat([values_of(rows, name, label) for name in QUANTITIES[:3]])
     rates = values_of(rows, "bits_per_byte")
     most = max(2, 2 * MOST_LAYERS // (1 + len(models(rows))))
-    points = pd.concat([named_sites(informations, most), rates])
+    informations = judge(named_sites(informations, most), changes)
+    points = pd.concat([informations, judge(rates, None)])
     points = points[points["position"].notna()]
     if points.empty:
         raise NothingToDraw("curves against the step need complexity, expressivity or bits_per_byte with a step")
     classical = rows[(rows["quantity"] == "bits_per_byte") & (rows["estimator"] == CLASSICAL)]
-    return pd.concat([points, classical.drop_duplicates("model")])[_COLUMNS].reset_index(drop=True)
+    classical = judge(classical.drop_duplicates("model"), None)
+    return pd.concat([points, classical])[_COLUMNS].reset_index(drop=True)
 
 
 def draw_training(points: pd.DataFrame) -> Figure:
@@ -69,7 +78,7 @@ def draw_training(points: pd.DataFrame) -> Figure:
         for ax, quantity in zip(axes, QUANTITIES, strict=True):
             own = measured[measured["quantity"] == quantity]
             for (model, _site, _branch), path in own.groupby(["model", "site", "branch"], sort=False):
-                _curve(ax, path.sort_values("position"), _colour(path, measured), names.index(str(model)))
+                _curve(ax, path.sort_values("position"), site_colour(path, measured), names.index(str(model)))
             style.step_axis(ax, steps)
             ax.set_ylabel(style.AXIS[quantity])
             if own.empty:
@@ -103,7 +112,7 @@ def _curve(ax: Axes, path: pd.DataFrame, colour: ColorType, model: int) -> None:
     size = float(np.interp(len(path), [12, 160], [2.6, 1.2]))
     gid = f"{path['model'].iloc[0]}|{path['site'].iloc[0]}|{quantity}"
     kind = str(path["kind"].iloc[0])
-    ax.plot(steps, values, color=colour, lw=_width(kind), zorder=2.8 if kind == "norm" else 3, gid=gid)
+    draw_line(ax, path, "value", colour, line_width(kind), gid, zorder=2.8 if kind == "norm" else 3)
     for hollow in (False, True):
         shown = (path["duplicate"] == hollow).to_numpy()
         ax.plot(
@@ -125,12 +134,12 @@ def _curve(ax: Axes, path: pd.DataFrame, colour: ColorType, model: int) -> None:
     ax.plot(steps, path["ceiling"], color=colour, lw=0.8, ls=_DOTS, zorder=2, gid="ceiling")
 
 
-def _width(kind: str) -> float:
+def line_width(kind: str) -> float:
     """The final norm is drawn broad, below the others: it often lies on the last block."""
     return 2.4 if kind == "norm" else 1.0
 
 
-def _colour(path: pd.DataFrame, measured: pd.DataFrame) -> ColorType:
+def site_colour(path: pd.DataFrame, measured: pd.DataFrame) -> ColorType:
     """Blocks by their depth in their own model, the rest without a hue."""
     kind = path["kind"].iloc[0]
     if kind == "block":
@@ -191,14 +200,14 @@ def _legend(measured: pd.DataFrame) -> list[Line2D | Patch]:
         prefix = f"{names[model]} " if len(names) > 1 else ""
         sites = informations[informations["model"] == model].sort_values("depth").drop_duplicates("site")
         for _, site in sites.iterrows():
-            colour = _colour(site.to_frame().T, measured)
+            colour = site_colour(site.to_frame().T, measured)
             handles.append(
                 Line2D(
                     [],
                     [],
                     color=colour,
-                    lw=_width(site["kind"]),
-                    label=f"{prefix}{_SITES.get(site['name'], site['name'])}",
+                    lw=line_width(site["kind"]),
+                    label=f"{prefix}{SITES.get(site['name'], site['name'])}",
                     **look,
                 )
             )
@@ -210,6 +219,7 @@ def _legend(measured: pd.DataFrame) -> list[Line2D | Patch]:
         handles.append(Line2D([], [], color=style.GREY, lw=0.8, ls=_DOTS, label="ceiling"))
     if measured["draw_std"].notna().any():
         handles.append(Patch(facecolor=style.GREY, alpha=0.3, lw=0, label="± sd over draws"))
+    handles += entries(measured)
     if measured["duplicate"].any():
         look = {"ls": "", "marker": "o", "ms": 3.5, "mfc": "white"}
         handles.append(Line2D([], [], color=style.GREY, label="duplicate weights", **look))

@@ -5,22 +5,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from infocomp.plotting import curves, heatmaps, planes, profile, style
+from infocomp.plotting import curves, estimates, heatmaps, planes, profile, style
 from infocomp.plotting.selection import NothingToDraw, corpora, drawable, models
 
 
 @dataclass(frozen=True)
 class Page:
-    """A figure: its file's name, the rows it takes from the table, how they are drawn, and whether once a model."""
+    """A figure: its file's name, the rows it takes from the table, how they are drawn, whether once a model.
+
+    `judged` says whether it shows which changes between checkpoints stand up.
+    """
 
     name: str
     rows: Callable[..., pd.DataFrame]
     draw: Callable[[pd.DataFrame], Figure]
     per_model: bool = False
+    judged: bool = False
 
 
 PAGES = (
@@ -28,16 +33,23 @@ PAGES = (
     Page("plane_context_close", partial(planes.plane_context_rows, close=True), planes.draw_plane_context),
     Page("plane_label", planes.plane_label_rows, planes.draw_plane_label),
     Page("plane_label_close", partial(planes.plane_label_rows, close=True), planes.draw_plane_label),
-    Page("training", curves.training_rows, curves.draw_training),
+    Page("training", curves.training_rows, curves.draw_training, judged=True),
+    Page("estimates", estimates.estimates_rows, estimates.draw_estimates, per_model=True, judged=True),
     Page("heatmaps", heatmaps.heatmap_rows, heatmaps.draw_heatmaps, per_model=True),
     Page("layer_profile", profile.layer_profile_rows, profile.draw_layer_profile, per_model=True),
 )
 
 
-def draw_all(table: pd.DataFrame, out_dir: str | Path, tell: Callable[[str], None] = print) -> list[Path]:
+def draw_all(
+    table: pd.DataFrame,
+    out_dir: str | Path,
+    tell: Callable[[str], None] = print,
+    changes: pd.DataFrame | None = None,
+) -> list[Path]:
     """Write every figure the table allows into `out_dir`; what it does not allow is told in one sentence each.
 
-    Returns the files written: for each figure a PDF, a PNG and a CSV. Where the table holds several texts or models,
+    `changes` (`plotting.changes.read_changes`) say which changes between checkpoints stand up; without them no figure
+    speaks of it. Returns the files written: for each figure a PDF, a PNG and a CSV. Where the table holds several texts or models,
     a figure of one text or model has its name in the file's name.
     """
     texts = corpora(table) if "corpus" in table and "estimator" in table else []
@@ -45,7 +57,8 @@ def draw_all(table: pd.DataFrame, out_dir: str | Path, tell: Callable[[str], Non
     for text in texts or [None]:
         for page in PAGES:
             for model in _models(table, text) if page.per_model else [None]:
-                chosen = {"corpus": text} | ({"model": model} if page.per_model else {})
+                chosen: dict[str, Any] = {"corpus": text} | ({"model": model} if page.per_model else {})
+                chosen |= {"changes": changes} if page.judged else {}
                 name = page.name + (_slug(text) if len(texts) > 1 else "")
                 name += _slug(model) if model is not None and len(_models(table, text)) > 1 else ""
                 try:

@@ -40,6 +40,7 @@ def drawable(table: pd.DataFrame, corpus: str | None = None) -> pd.DataFrame:
     rows = rows.assign(**{name: rows[name].astype(object).where(rows[name].notna(), "") for name in _TEXTS})
     rows = rows.assign(**{name: rows[name].astype("float64") for name in _NUMBERS})
     rows = rows[rows["draw"].isin(["mean", ""]) & rows["weighting"].isin(["frequency", ""])]
+    rows = rows[rows["model"] != ""]  # of a text alone, as its bottleneck curves: no model's point
     found = corpora(rows)
     if corpus is None and len(found) > 1:
         raise NothingToDraw(f"the table holds {len(found)} texts ({', '.join(found)}); name one with corpus=…")

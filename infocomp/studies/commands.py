@@ -73,13 +73,14 @@ class _Live:
 
 def plot_and_tell(folders: Sequence[Path], out: Path | None) -> None:
     """Draw every figure of one table, or of several joined."""
+    from infocomp.plotting.changes import read_changes
     from infocomp.plotting.draw import draw_all
 
     if out is None:
         if len(folders) > 1:
             raise ValueError(f"{len(folders)} runs on one plane need --out, a folder for the figures.")
         out = Path(folders[0])
-    figures = draw_all(read(list(folders)), Path(out) / "figures")
+    figures = draw_all(read(list(folders)), Path(out) / "figures", changes=read_changes(list(folders)))
     for path in figures:
         if path.suffix == ".png":
             print(path)

@@ -28,7 +28,10 @@ from infocomp.execution.runner import Unit, UnitResult
 from infocomp.execution.session import Report
 from infocomp.execution.store import Store, unit_name
 from infocomp.execution.table import read
+from infocomp.plotting.changes import read_changes
 from infocomp.plotting.draw import draw_all
+from infocomp.studies.bound import bound_rows
+from infocomp.studies.changes import write_changes
 from infocomp.studies.information_probe import scratch_folder, scratch_needed
 from infocomp.studies.measurement import CONTROL_SITE, measure_control, measure_corpus
 from infocomp.studies.planning import (
@@ -44,11 +47,14 @@ from infocomp.studies.planning import (
 from infocomp.studies.prepared import PreparedCorpus, prepare_corpus
 from infocomp.studies.settings import (
     DEFAULT_SITES,
+    AlsoSettings,
+    BottleneckSettings,
     ComputeSettings,
     CorpusSettings,
     EstimatorSettings,
     ModelSettings,
     Names,
+    as_also,
     as_tuple,
 )
 from infocomp.training.series import SeriesSettings, checkpoint_folder, is_checkpoint, train_series
@@ -68,6 +74,8 @@ class InformationPlaneConfig(StudyConfig):
     corpora: Annotated[tuple[CorpusSettings, ...], BeforeValidator(as_tuple), Field(min_length=1)]
     sites: Names = DEFAULT_SITES
     estimator: EstimatorSettings = EstimatorSettings()
+    also: Annotated[AlsoSettings | None, BeforeValidator(as_also)] = None
+    bottleneck: BottleneckSettings | None = None
     compute: ComputeSettings = ComputeSettings()
 
     def open(self, out: Path) -> "InformationPlane":
@@ -214,7 +222,8 @@ class InformationPlane:
 
     def figures(self) -> list[Path]:
         """Draw every figure that the table in the folder allows."""
-        return draw_all(read(self.out), self.out / "figures")
+        write_changes(self.out)
+        return draw_all(read(self.out), self.out / "figures", changes=read_changes(self.out))
 
     def plan(self, report: Report) -> Plan:
         """What a run would need; no checkpoint is loaded and nothing is downloaded but tokenizer and configuration."""
@@ -273,6 +282,8 @@ class InformationPlane:
         checkpoints = self.source.list()
         units = [self._classical_unit(prepared) for prepared in self.corpora]
         units += [self._control_unit(prepared) for prepared in self.corpora]
+        if self.config.bottleneck is not None:
+            units += [self._bound_unit(prepared, self.config.bottleneck) for prepared in self.corpora]
         return units + [
             self._checkpoint_unit(checkpoint, prepared) for checkpoint in checkpoints for prepared in self.corpora
         ]
@@ -290,9 +301,10 @@ class InformationPlane:
         describe = {"model": name, "revision": checkpoint.revision.name, "corpus": prepared.name}
         describe |= revision_columns(checkpoint)
         decides = self._decides(prepared, len(self.config.sites))
+        also = self.config.also
         decides |= {"weights": checkpoint.files_fingerprint, "configuration": configuration_hash(checkpoint)}
         decides |= {"revision": checkpoint.revision.name, "model": name, "sites": list(self.config.sites)}
-        decides |= {"commit": checkpoint.commit}
+        decides |= {"commit": checkpoint.commit, "also": None if also is None else also.model_dump(mode="json")}
 
         def run() -> UnitResult:
             told = [0]
@@ -313,6 +325,7 @@ class InformationPlane:
                     about,
                     self.scratch,
                     advance,
+                    self.config.also,
                 )
                 return UnitResult(measured.rows, measured.documents, measured.influence)
             finally:
@@ -360,6 +373,21 @@ class InformationPlane:
         describe = {"model": "classical coders", "corpus": prepared.name}
         name = unit_name(study="classical", tokens=prepared.corpus.fingerprint, corpus=prepared.name)
         return Unit(name, f"gzip, xz, PPMd · {prepared.name}", describe, run)
+
+    def _bound_unit(self, prepared: PreparedCorpus, settings: BottleneckSettings) -> Unit:
+        name = unit_name(
+            study="bottleneck",
+            corpus=dict(prepared.identity()),
+            orders=list(self.config.estimator.orders),
+            settings=settings.model_dump(mode="json"),
+        )
+        describe = {"model": "", "corpus": prepared.name, "estimator": "bottleneck"}
+        return Unit(
+            name,
+            f"bottleneck curves · {prepared.name}",
+            describe,
+            lambda: UnitResult(bound_rows(prepared, settings)),
+        )
 
     def _decides(self, prepared: PreparedCorpus, sites: int) -> dict[str, Any]:
         compute, estimator = self.config.compute, self.config.estimator

@@ -14,12 +14,16 @@ from transformers import PreTrainedModel
 
 from infocomp.activations.capture import capture
 from infocomp.activations.sites import layer_of, resolve_sites
-from infocomp.activations.stream import stream
+from infocomp.activations.stream import Probe, stream
 from infocomp.coding.rate import CodeLength
+from infocomp.corpora.windows import document_of
 from infocomp.estimators import Estimate, LabelGroups, SoftInformation
+from infocomp.estimators.halves import FEWEST_DOCUMENTS
+from infocomp.estimators.numbers import quantile, standard_error
+from infocomp.studies.also import ReservoirProbe, other_estimates
 from infocomp.studies.information_probe import SINK_RATIO, CentreProbe, InformationProbe, scratch_needed
 from infocomp.studies.prepared import PreparedCorpus
-from infocomp.studies.settings import ComputeSettings, EstimatorSettings
+from infocomp.studies.settings import AlsoSettings, ComputeSettings, EstimatorSettings
 from infocomp.studies.token_channel import TokenChannel
 from infocomp.units import bits
 
@@ -47,6 +51,7 @@ def measure_corpus(
     about: Mapping[str, Any],
     scratch: Path,
     progress: Callable[[int], None] | None = None,
+    also: AlsoSettings | None = None,
 ) -> Measured:
     """Complexity, expressivity and the rest at every site, and bits per token and byte, from one forward pass.
 
@@ -75,7 +80,9 @@ def measure_corpus(
     }
     information, rate = InformationProbe(states), CodeLength(model)
     try:
-        stream(model, prepared.windows, [information, rate], compute.batch_tokens, progress)
+        probes: list[Probe] = [information, rate]
+        sampled = None if also is None else ReservoirProbe(widths, min(also.sample, prepared.n_rows), estimator.seed)
+        stream(model, prepared.windows, [*probes, sampled] if sampled else probes, compute.batch_tokens, progress)
         shared = _shared(prepared, estimator, compute) | {"attention": attention} | dict(about)
         rows: list[Row] = []
         influence: list[tuple[Row, dict[str, np.ndarray]]] = []
@@ -84,6 +91,10 @@ def measure_corpus(
             rows, influence = rows + found, influence + weights
             state.close()
         rows += _sink_rows(information, shared)
+        if also is not None and sampled is not None:
+            for site, name, estimate in other_estimates(sampled, prepared, also, estimator.bins, estimator.seed):
+                about = {"site": site, "layer": layer_of(site), "rows": "raw", "estimator": name}
+                rows.append({**shared, **about, "seed": estimator.seed, **estimate_columns(estimate)})
         rate_rows, documents = _rate_rows(rate, prepared, shared)
         seconds = time.perf_counter() - start
         return Measured([{**row, "seconds": seconds} for row in rows + rate_rows], documents, influence)
@@ -227,6 +238,7 @@ def _rate_rows(rate: CodeLength, prepared: PreparedCorpus, shared: Mapping[str, 
             "unit": "bits/token",
         },
         {**common, "quantity": "bits_per_byte", "value": total / size, "null": unigram / size, "unit": "bits/byte"},
+        {**common, **_bound_of_raw_state(nats, prepared)},
     ]
     owner = {name: shared[name] for name in ("model", "revision", "corpus")}
     documents = [
@@ -234,6 +246,28 @@ def _rate_rows(rate: CodeLength, prepared: PreparedCorpus, shared: Mapping[str, 
         for name, count, n_bytes, length in prepared.document_rates(nats)
     ]
     return rows, documents
+
+
+def _bound_of_raw_state(nats: np.ndarray, prepared: PreparedCorpus) -> Row:
+    """H(Y) − cross-entropy of the model, bits: a lower bound on I(Y; Z) of the raw state Z before the head, not of J.
+
+    Y is the scored token; both parts are means over the same tokens, with their standard error over documents.
+    """
+    tokens = prepared.corpus.tokens[prepared.windows.scored_tokens]
+    counts = np.bincount(tokens)
+    surprise = -np.log(counts[tokens] / len(tokens))
+    gains = surprise - nats
+    owner = document_of(prepared.corpus, prepared.windows.scored_tokens)
+    influence = np.bincount(owner, weights=gains - gains.mean(), minlength=prepared.corpus.n_documents) / len(nats)
+    enough = prepared.corpus.n_documents >= FEWEST_DOCUMENTS
+    error = bits(standard_error(influence)) if enough else None
+    value = bits(float(gains.mean()))
+    width = quantile(prepared.corpus.n_documents) if enough else 0.0
+    row: Row = {"quantity": "expressivity_bound", "label": "token", "order": 1, "weighting": "frequency"}
+    row |= {"value": value, "unit": "bits", "ceiling": bits(float(surprise.mean())), "std_error": error}
+    if error is not None:
+        row |= {"ci_low": value - width * error, "ci_high": value + width * error}
+    return row | {"message": "H(Y) − cross-entropy: a lower bound on I(Y; Z) of the raw state, not on I(Y; J)"}
 
 
 def _pilot(

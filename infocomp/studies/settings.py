@@ -152,6 +152,45 @@ class EstimatorSettings(Settings):
     )
 
 
+OtherEstimator = Literal["kmeans", "ross", "renyi", "gaussian", "infonce"]
+
+
+class AlsoSettings(Settings):
+    """Estimators beside the soft one, on `sample` rows of each site, about n-grams of these orders.
+
+    kmeans: hard bins (MiniBatchKMeans). ross: nearest neighbours (Ross 2014). renyi: matrix-based. gaussian: both laws
+    Gaussian. infonce: a trained lower bound.
+    """
+
+    estimators: Annotated[tuple[OtherEstimator, ...], BeforeValidator(as_tuple), Field(min_length=1)]
+    sample: Annotated[int, Field(ge=64)] = 16_384
+    orders: Annotated[tuple[Annotated[int, Field(ge=1, le=8)], ...], BeforeValidator(as_tuple), Field(min_length=1)] = (
+        1,
+    )
+
+
+def as_also(value: object) -> object:
+    """A list of names as the settings that hold it."""
+    return {"estimators": value} if isinstance(value, list | tuple) else value
+
+
+class BottleneckSettings(Settings):
+    """Which bottleneck curves of the text's tokens are solved: one for each number of clusters, `points` betas each.
+
+    `held_out` adds curves learnt on one half of the documents and scored on the other, `repeats` solves so many points
+    of the largest curve again, with ten times the steps.
+    """
+
+    clusters: Annotated[tuple[Annotated[int, Field(ge=2)], ...], BeforeValidator(as_tuple), Field(min_length=1)] = (
+        64,
+        256,
+    )
+    points: Annotated[int, Field(ge=2)] = 30
+    restarts: Annotated[int, Field(ge=2)] = 2
+    held_out: bool = True
+    repeats: Annotated[int, Field(ge=0)] = 3
+
+
 class ComputeSettings(Settings):
     """The machine: none of it but dtype, attention and device changes a number beyond rounding."""
 

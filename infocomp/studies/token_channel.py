@@ -47,10 +47,10 @@ class TokenJoint:
     ) -> None:
         """Labels as they are numbered in a label set; `partner` is the row of another document paired with each."""
         self.name = name
-        x = np.unique(tokens, return_inverse=True)[1]
-        y = np.unique(following, return_inverse=True)[1]
+        self.x = x = np.unique(tokens, return_inverse=True)[1]
+        self.y = np.unique(following, return_inverse=True)[1]
         self.n_labels = int(x.max()) + 1
-        self.joint = Joint.from_pairs(x, y, sizes=(self.n_labels, int(y.max()) + 1))
+        self.joint = Joint.from_pairs(x, self.y, sizes=(self.n_labels, int(self.y.max()) + 1))
         self._kept = _Kept.of(x)
         self._paired = None if partner is None else _Kept.of(x, partner)
 
