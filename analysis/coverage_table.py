@@ -1,13 +1,14 @@
 """Do the intervals cover? Simulated corpora with dependent tokens, and laws whose signal hangs on the label's rank.
 
-    python analysis/coverage_table.py [--corpora 200] [--out docs/tables/coverage.csv]     about 12 minutes on one core
+    python analysis/coverage_table.py [--corpora 200] [--out docs/tables/coverage.csv]     about 4 minutes on one core
 
-For each law 200 corpora of 64 documents × 64 tokens (topics and repeated words within a document), or 100 × 100 without.
-Columns: how often the nominal 95 % interval of plug-in, point, lower and upper end covers that number's own mean over the
-corpora, and how often the outer interval (lower limit of the lower end to upper limit of the upper end) covers the true
-information; mean standard error over the true spread; and the percentile bootstrap of documents, which duplicates rows
-and must fail. Expected: 90 to 98 % for the ends, at least 95 % for the outer interval, near 0 for the bootstrap. The
-point estimate's own bias stands in planted.csv; here is how often it lies between the ends.
+For each law 200 corpora of 64 documents × 64 tokens (topics and repeated words within a document), or 100 × 100
+without. Columns: how often the nominal 95 % interval of plug-in, point, lower and upper end covers that number's own
+mean over the corpora, and how often the outer interval (lower limit of the lower end to upper limit of the upper end)
+covers the true information; mean standard error over the true spread; and the percentile bootstrap of documents, which
+duplicates rows and must fail. Expected: 90 to 98 % for the ends (a little more where a number is mostly noise: there
+the jackknife counts its second-order part twice), at least 95 % for the outer interval, 0 for the bootstrap. The point
+estimate's own bias stands in planted.csv; here is how often it lies between the ends.
 """
 
 import argparse

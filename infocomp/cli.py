@@ -84,6 +84,27 @@ def run(
 
 
 @app.command()
+def sensitivity(
+    config: Config,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="folder of its own [default: runs/NAME-OF-CONFIG/sensitivity]")
+    ] = None,
+    settings: Set = None,
+    revision: Annotated[str | None, typer.Option(help="the checkpoint [default: the configuration's last]")] = None,
+    run: Annotated[
+        Path | None, typer.Option("--run", help="run that trained a series [default: runs/NAME-OF-CONFIG]")
+    ] = None,
+) -> None:
+    """Measure one checkpoint under other bins, draws, temperatures, texts and rows: which conclusions survive?"""
+    with one_sentence():
+        from infocomp.studies.commands import sensitivity_and_tell
+
+        trained_in = run or Path("runs") / config.stem
+        folder = out or Path("runs") / config.stem / "sensitivity"
+        raise typer.Exit(sensitivity_and_tell(config, settings or [], folder, revision, trained_in))
+
+
+@app.command()
 def status(folder: Folder) -> None:
     """Count the units of a run: planned, done, failed; and say who works on it."""
     with one_sentence():

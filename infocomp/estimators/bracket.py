@@ -183,13 +183,13 @@ def _held_out(
         mixed = sums[learnt].add((alpha * p).to(bags)).clamp_(min=TINY)
         totals = torch.from_numpy(counts[learnt] + alpha).to(bags).unsqueeze(1)
         logs = torch.div(mixed, totals).log_()
-        unmet = marginals.of_half[scored] * other_size - sums[scored].sum(dim=0, dtype=torch.float64).cpu()
+        unmet = marginals.of_half[scored] * other_size - _total(sums[scored])
         met = torch.linalg.vecdot(sums[scored], logs).cpu().double().sum()
         lengths.append(-float(met + unmet @ log_p) / other_size)
 
         share = 1 / (2 * other_size)  # a row that is scored: its code length
         ratio = torch.div(sums[scored], mixed)  # a row that is learnt from: what it makes of its label …
-        by_prior = (alpha * ratio.sum(dim=0, dtype=torch.float64).cpu() + unmet / p.clamp(min=TINY)) * (share / size)
+        by_prior = (alpha * _total(ratio) + unmet / p.clamp(min=TINY)) * (share / size)
         lost = _lost_without_a_document(sums, logs, p, alpha, counts, documents, learnt)
         mean = torch.linalg.vecdot(ratio, sums[learnt]).div_(torch.from_numpy(counts[learnt]).to(bags))
         table[:-1, learnt].add_(ratio.add_((lost.to(bags) - mean).unsqueeze(1)), alpha=share)
@@ -234,6 +234,13 @@ def _shrinkage(
     between = float(weights @ agreement / weights.sum()) - 1
     within = marginals.square - 1 - between
     return MOST_SHRINKAGE if between * MOST_SHRINKAGE <= within else max(within / between, 1e-3)
+
+
+def _total(rows: Float[Tensor, "rows bins"]) -> Float[Tensor, "bins"]:
+    """Sum of all rows, in float64 on the CPU; MPS has no float64."""
+    if rows.device.type == "mps":
+        rows = rows.cpu()
+    return rows.sum(dim=0, dtype=torch.float64).cpu()
 
 
 def _rows_dot(

@@ -1,8 +1,8 @@
 """The training page: complexity, expressivity, optimality and bits per byte against the training step.
 
 Every information stands with its own null (dashed, the same colour) and its ceiling (dotted); the coding rate with the
-rates of classical coders on the same bytes. Bands are one standard deviation over anchor draws. Where changes were judged
-(`plotting.changes`), a piece of a curve is full if its change stands up and pale if it does not.
+rates of classical coders on the same bytes. Bands are one standard deviation over anchor draws. Where changes were
+judged (`plotting.changes`), a piece of a curve is full if its change stands up and pale if it does not.
 """
 
 import numpy as np

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from infocomp.plotting import curves, estimates, heatmaps, planes, profile, style
+from infocomp.plotting import bound, bound_plane, curves, estimates, heatmaps, planes, profile, style
 from infocomp.plotting.selection import NothingToDraw, corpora, drawable, models
 
 
@@ -35,6 +35,7 @@ PAGES = (
     Page("plane_label_close", partial(planes.plane_label_rows, close=True), planes.draw_plane_label),
     Page("training", curves.training_rows, curves.draw_training, judged=True),
     Page("estimates", estimates.estimates_rows, estimates.draw_estimates, per_model=True, judged=True),
+    Page("plane_bound", bound.plane_bound_rows, bound_plane.draw_plane_bound, per_model=True),
     Page("heatmaps", heatmaps.heatmap_rows, heatmaps.draw_heatmaps, per_model=True),
     Page("layer_profile", profile.layer_profile_rows, profile.draw_layer_profile, per_model=True),
 )
@@ -49,8 +50,8 @@ def draw_all(
     """Write every figure the table allows into `out_dir`; what it does not allow is told in one sentence each.
 
     `changes` (`plotting.changes.read_changes`) say which changes between checkpoints stand up; without them no figure
-    speaks of it. Returns the files written: for each figure a PDF, a PNG and a CSV. Where the table holds several texts or models,
-    a figure of one text or model has its name in the file's name.
+    speaks of it. Returns the files written: for each figure a PDF, a PNG and a CSV. Where the table holds several texts
+    or models, a figure of one text or model has its name in the file's name.
     """
     texts = corpora(table) if "corpus" in table and "estimator" in table else []
     written = []

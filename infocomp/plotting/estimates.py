@@ -3,8 +3,7 @@
 One column for each label order, complexity above and expressivity below. Lines are bias-corrected point estimates, a
 piece full where the change it shows stands up among all that the page draws. The pale band leads from the lower to the
 upper end of the bracket, the paler one over the outer 95 % interval, and the thin dashes are the plug-in value that the
-planes show. Brackets of all sites would hide each other, so that two sites have theirs: the embedding and the last
-block.
+planes show. Brackets of several sites would hide each other: only the last block has its own drawn.
 """
 
 import numpy as np
@@ -42,7 +41,7 @@ def estimates(
 def estimates_rows(
     table: pd.DataFrame, model: str | None = None, corpus: str | None = None, changes: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """What `estimates` draws: one row a point; `bracket` marks the sites whose bracket and plug-in are drawn."""
+    """What `estimates` draws: one row a point; `bracket` marks the site whose bracket and plug-in are drawn."""
     rows = drawable(table, corpus)
     lacking = [name for name in _ENDS if name not in rows.columns]
     if lacking:
@@ -56,7 +55,7 @@ def estimates_rows(
     found = named_sites(pd.concat(parts), MOST_LAYERS)
     inside = found.loc[found["kind"] == "block", "depth"]
     last = inside.max() if len(inside) else found["depth"].max()
-    found = found.assign(bracket=(found["kind"] == "embed") | (found["depth"] == last))
+    found = found.assign(bracket=found["depth"] == last)
     return judge(found, changes, "point")[_COLUMNS].reset_index(drop=True)
 
 
@@ -127,8 +126,8 @@ def _legend(points: pd.DataFrame) -> list[Line2D | Patch]:
     for _, site in points.sort_values("depth").drop_duplicates("site").iterrows():
         colour, name = site_colour(site.to_frame().T, points), SITES.get(site["name"], site["name"])
         handles.append(Line2D([], [], color=colour, lw=line_width(site["kind"]), marker="o", ms=2.4, label=name))
-    names = points[points["bracket"]].sort_values("depth")["name"].unique()
-    whose = " and ".join(SITES.get(name, name) for name in names)
+    name = str(points.loc[points["bracket"], "name"].iloc[0])
+    whose = SITES.get(name, name)
     handles.append(Patch(facecolor=style.GREY, alpha=INNER + OUTER, lw=0, label=f"lower to upper end ({whose})"))
     if points.loc[points["bracket"], "ci_low"].notna().any():
         handles.append(Patch(facecolor=style.GREY, alpha=OUTER, lw=0, label=f"outer 95 % interval ({whose})"))

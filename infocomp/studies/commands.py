@@ -134,3 +134,39 @@ def summary(table: pd.DataFrame) -> str:
 
 def _cell(means: pd.DataFrame, quantity: str, column: str) -> float | None:
     return float(means.loc[quantity, column]) if quantity in means.index else None  # type: ignore[arg-type]
+
+
+def sensitivity_and_tell(
+    config: Path | dict,
+    settings: Sequence[str],
+    out: Path,
+    revision: str | None = None,
+    trained_in: Path | None = None,
+    grid: Any = None,
+) -> int:
+    """Measure one checkpoint under many settings, print which conclusions survive; returns the exit code."""
+    from infocomp.studies.sensitivity import Sensitivity
+    from infocomp.studies.sensitivity_conclusions import conclusions, told
+
+    resolved: Any = load_config(config, list(settings))
+    study = Sensitivity(resolved, out, trained_in, revision, grid)
+    checkpoint = study.checkpoint  # a revision that is not there is said before a folder is made
+    report = Bars()
+    try:
+        outcome, figures = run_study(study, to_yaml(study.config), report)
+    finally:
+        report.end()
+    if outcome.done + outcome.skipped:
+        try:
+            found = conclusions(read(out))
+            print(f"\n{checkpoint.revision.name}: in how many other settings what the base says holds\n")
+            print(f"{told(found)}\n\ntable       {out}/results.parquet\nconclusions {out}/conclusions.csv")
+        except ValueError as error:
+            print(f"no conclusions: {error}", file=sys.stderr)
+    if figures:
+        print(f"figures     {out}/figures ({len({path.stem for path in figures})} as PDF, PNG and the CSV drawn)")
+    for message in outcome.messages:
+        print(f"failed  {message}", file=sys.stderr)
+    if outcome.stopped:
+        print(f"stopped {outcome.stopped}", file=sys.stderr)
+    return outcome.exit_code

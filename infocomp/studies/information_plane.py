@@ -260,10 +260,12 @@ class InformationPlane:
         disk = (sum(weights) if kept else max(weights)) if hub else steps * model_bytes * 3
         done = 0 if untrained else sum(Store(self.out).state(unit.name) == "done" for unit in self.units())
         notes = ["downloads are not part of the time"] if hub else []
+        left_out = [name for name in ("bottleneck", "also") if getattr(self.config, name) is not None]
+        notes += [f"{' and '.join(left_out)} (see configs/also.yaml) are not part of the time"] if left_out else []
         return Plan(
             checkpoints=n,
             corpora=[(p.name, p.corpus.n_documents, len(p.corpus.tokens), p.n_rows) for p in corpora],
-            units=(n + 2) * len(corpora) + self.trains,
+            units=(n + 2 + (self.config.bottleneck is not None)) * len(corpora) + self.trains,
             done=done,
             download=sum(weights) if hub else 0,
             disk=disk + 50_000 * n,
