@@ -74,9 +74,19 @@ def synthetic_rows(
                 known = high + 0.4 * (1 - high) * learnt * (1 - 0.3 * depth) - 0.18 * depth * (high - low)
                 complexity = context if depth == 0 and order == 1 else context * known
                 about = here | {"label": label, "order": order}
-                yield about | cells("complexity", complexity + wobble[order], null, top, 0.02)
+                yield (
+                    about | cells("complexity", complexity + wobble[order], null, top, 0.02) | bracket(complexity, null)
+                )
                 told = context * (low + (high - low) * (0.12 + 0.5 * learnt * (0.35 + 0.65 * depth)))
-                yield about | cells("expressivity", told + wobble[order + 3], null * 0.98, top, 0.02)
+                yield (
+                    about
+                    | cells("expressivity", told + wobble[order + 3], null * 0.98, top, 0.02)
+                    | bracket(told, null)
+                )
+                if label == "token":
+                    of_token = told * (1 - 0.2 * learnt * max(depth, 0.0))
+                    yield about | cells("token_channel_expressivity", of_token, 0.1 * null, None, 0.02)
+                    yield about | cells("context_gain", told + wobble[4] - of_token, 0.88 * null, top)
                 if complexity - null > 0.05:
                     ratio = (told - null) / (complexity - null)
                     yield about | cells("optimality", ratio, 0.97, None, 0.03)
@@ -106,6 +116,12 @@ def cells(quantity, value, null=None, ceiling=None, spread=None) -> dict:
         "draw_std": spread,
         "efficiency": share,
     }
+
+
+def bracket(value: float, null: float) -> dict:
+    """Point, ends and outer interval of a plug-in value, all other than it."""
+    lower, upper = value - 0.6 * null, value + 0.05
+    return {"point": value - 0.3 * null, "lower": lower, "upper": upper, "ci_low": lower - 0.1, "ci_high": upper + 0.1}
 
 
 def classical_rows(corpus: str = "held-out") -> Iterator[dict]:
@@ -169,7 +185,7 @@ def drawings(name: str) -> dict[str, tuple[pd.DataFrame, Figure]]:
         try:
             rows = page.rows(shape(name), **chosen)
         except NothingToDraw:
-            assert name == "one revision without step or null" and page.name in ("heatmaps", "training")
+            assert name == "one revision without step or null" and page.name in ("heatmaps", "training", "estimates")
             continue
         drawn[page.name] = rows, page.draw(rows)
     return drawn
@@ -442,6 +458,9 @@ def test_what_a_table_lacks_is_told_in_one_sentence_and_the_rest_is_drawn(tmp_pa
         "plane_context_close is not drawn: the table holds no expressivity of one label.",
         "plane_label is not drawn: the table holds no complexity and expressivity of one label.",
         "plane_label_close is not drawn: the table holds no complexity and expressivity of one label.",
+        "estimates is not drawn: estimates need complexity or expressivity with a point estimate and a step.",
+        "plane_bound is not drawn: the bound needs bottleneck curves (set bottleneck: in the configuration) "
+        "or token_channel_expressivity.",
         "heatmaps is not drawn: heatmaps need an information or optimality at checkpoints with a step.",
         "layer_profile is not drawn: a layer profile needs complexity or expressivity at some label.",
     ]
@@ -483,10 +502,11 @@ def test_each_text_and_each_model_has_files_of_its_own(tmp_path: Path):
     assert draw_all(table, tmp_path, told.append) == []
     names = [sentence.split(" is not drawn: ")[0] for sentence in told]
     shared = ["plane_context", "plane_context_close", "plane_label", "plane_label_close", "training"]
+    of_one_model = ["estimates", "plane_bound", "heatmaps", "layer_profile"]
     assert names == [
         *[f"{page}-held-out" for page in shared],
-        *[f"{page}-held-out-org-{model}" for page in ("heatmaps", "layer_profile") for model in ("one", "two")],
-        *[f"{page}-wiki" for page in [*shared, "heatmaps", "layer_profile"]],
+        *[f"{page}-held-out-org-{model}" for page in of_one_model for model in ("one", "two")],
+        *[f"{page}-wiki" for page in [*shared, *of_one_model]],
     ]
 
 

@@ -1,8 +1,8 @@
 """Rows and labels whose information about the soft bin is known: planted label directions in Gaussian noise.
 
-A row is z = noise + s(x)·μ_x + topic of its document, with μ_x and all noise standard normal in `dim` dimensions, labels
-from a Zipf law, some of them repeated from earlier in the same document. Its information I(x; J) has no closed form;
-`truth` computes it from many rows of every label, with the half-sample jackknife for what is left of the bias.
+A row is z = noise + s(x)·μ_x + topic of its document, with μ_x and all noise standard normal in `dim` dimensions;
+labels follow a Zipf law, some of them repeated from earlier in the same document. The information I(x; J) has no closed
+form; `truth` computes it from many rows of every label, with the half-sample jackknife for what bias is left.
 """
 
 from collections.abc import Callable, Iterator

@@ -40,7 +40,8 @@ def plane_bound_rows(table: pd.DataFrame, model: str | None = None, corpus: str 
     curves = _curves(table, texts)
     rows = rows[(rows["model"] == one_model(rows, model)) & (rows["label"] == LABEL)]
     sites = _sites(rows)
-    if curves.empty and not (len(sites) and (sites["series"] == "token_channel").any()):
+    solved = len(curves) and (curves["series"] == "point").any()
+    if not solved and not (len(sites) and (sites["series"] == "token_channel").any()):
         raise NothingToDraw(
             "the bound needs bottleneck curves (set bottleneck: in the configuration) or token_channel_expressivity"
         )

@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from infocomp.plotting import style
 from infocomp.plotting.bound import HELD_OUT, PLUG_IN, plane_bound_rows
 from infocomp.plotting.curves import SITES, line_width, site_colour
-from infocomp.plotting.placement import write_beside
+from infocomp.plotting.placement import FONT_SIZE, spread, write_beside
 
 TITLES = {
     PLUG_IN: "plug-in: joint of the measured rows",
@@ -119,11 +119,8 @@ def _draw_curves(ax: Axes, points: pd.DataFrame, clusters: list[float]) -> None:
     ax.plot(again["x"], again["y"], ls="", marker="x", ms=4, mew=0.7, color=style.INK, zorder=2.4, gid="repeated")
     for value in points.loc[points["series"] == "information", "y"]:
         ax.axhline(value, color=style.CEILING, lw=1.1, ls=_DOTS, zorder=1.5, gid="information")
-        at = (0.02, value)
-        text = f"I(X; Y) = {value:.2f}"
-        ax.annotate(
-            text, at, (0, 2), xycoords=("axes fraction", "data"), textcoords="offset points", ha="left", fontsize=6.5
-        )
+        look = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "fontsize": FONT_SIZE}
+        ax.annotate(f"I(X; Y) = {value:.2f}", (0.02, value), (0, 2), **look)
 
 
 def _draw_sites(ax: Axes, points: pd.DataFrame, everything: pd.DataFrame) -> None:
@@ -155,7 +152,8 @@ def _of_sites(points: pd.DataFrame) -> pd.DataFrame:
 def _view(ax: Axes, points: pd.DataFrame) -> None:
     """From the origin to the ends of everything, with the diagonal as far as it lies inside."""
     shown = points[points["series"] != "context_gain"]
-    right = float(np.nanmax([shown["x"].max(), shown["x_high"].max()]))
+    of_sites = shown.loc[shown["site"].notna(), ["x", "x_high"]].max().max()
+    right = float(np.nanmax([shown["x"].max(), 1.25 * of_sites]))  # room for names beside the points
     top = float(np.nanmax([shown["y"].max(), shown["y_high"].max()]))
     ax.plot([0, right], [0, right], color=style.INK, lw=0.9, zorder=1, gid="diagonal")
     low = min(0.0, float(shown["y"].min()))
@@ -183,7 +181,21 @@ def _write(ax: Axes, points: pd.DataFrame) -> None:
     if (points["series"] == "token_channel").any():
         write_beside(ax, equal[38:39], [DIAGONAL], obstacles, _REMARK)
     named = points[points["series"].isin(["measured", "estimate"]) & points["last"].eq(True)]
-    write_beside(ax, named[["x", "y"]].to_numpy(dtype=float), [str(name) for name in named["name"]], obstacles)
+    _write_names(ax, named.sort_values("y"))
+
+
+def _write_names(ax: Axes, named: pd.DataFrame) -> None:
+    """One below the other to the right of all of them, each with a line to its point: the points often touch."""
+    pixels = ax.transData.transform(named[["x", "y"]].to_numpy(dtype=float).reshape(-1, 2))
+    gap = 9.0 * ax.get_figure(root=True).dpi / 72  # pyright: ignore[reportOptionalMemberAccess]
+    heights = spread(pixels[:, 1].tolist(), gap)
+    lowest = ax.get_window_extent().y0 + gap
+    lift = max(0.0, lowest - min(heights, default=lowest))
+    for (_, at), height in zip(named.iterrows(), heights, strict=True):
+        to = ax.transData.inverted().transform((pixels[:, 0].max() + 1.6 * gap, height + lift))
+        leader = {"arrowstyle": "-", "lw": 0.4, "color": style.GREY, "shrinkA": 0, "shrinkB": 2, "relpos": (0, 0.5)}
+        look = {"va": "center", "fontsize": FONT_SIZE, "arrowprops": leader, "annotation_clip": False}
+        ax.annotate(str(at["name"]), (at["x"], at["y"]), (float(to[0]), float(to[1])), **look).set_in_layout(False)
 
 
 def _draw_gains(ax: Axes, gains: pd.DataFrame, points: pd.DataFrame) -> None:
@@ -192,7 +204,11 @@ def _draw_gains(ax: Axes, gains: pd.DataFrame, points: pd.DataFrame) -> None:
         gid = f"{path['site'].iloc[0]}|context_gain"
         kind = str(path["kind"].iloc[0])
         look = {"color": colour, "lw": line_width(kind), "zorder": 2.8 if kind == "norm" else 3}
-        ax.plot(ordered["x"], ordered["y"], marker="o", ms=2.2, gid=gid, **look)
+        ax.plot(ordered["x"], ordered["y"], gid=gid, **look)
+        size = float(np.interp(len(path), [12, 160], [2.4, 1.0]))
+        for hollow, shown in ordered.groupby(ordered["duplicate"].astype(bool)):
+            face = "white" if hollow else colour
+            ax.plot(shown["x"], shown["y"], "o", ms=size + bool(hollow), mfc=face, mec=colour, mew=0.6, zorder=3.2)
         ax.plot(ordered["x"], ordered["null"], color=colour, lw=0.8, ls=_DASHES, zorder=2, gid="null")
     ax.axhline(0, color=style.GREY, lw=0.5, zorder=1)
     style.step_axis(ax, list(gains["x"]))
@@ -230,6 +246,8 @@ def _legend(points: pd.DataFrame) -> list[Line2D]:
         sign("the same through its token channel", "_", 8.0, style.GREY, mew=1.2)
     if "estimate" in present:
         sign("point estimate, outer 95 % interval", "o", 4.0, style.GREY, "-", lw=0.8)
+    if points["duplicate"].eq(True).any():
+        sign("duplicate weights", "o", 3.5, style.GREY, mfc="white")
     if points.loc[points["series"] == "context_gain", "null"].notna().any():
         sign("null of the gain: other documents' rows", "", 0, style.GREY, _DASHES, lw=0.8)
     return handles

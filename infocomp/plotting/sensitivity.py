@@ -1,9 +1,9 @@
 """The sensitivity page: complexity and expressivity of one checkpoint under other settings, a panel a setting; bits.
 
 Marks are point estimates, thick bars lead from the lower to the upper end of the bracket, thin ones over the outer 95 %
-interval; where a variant has no point estimate (uniform weighting) a hollow mark is the plug-in less its null. The
-base stands in every panel on a grey ground, and its points go on as faint lines. Three sites at most: the embedding,
-the middle block and the last.
+interval, where they exist; without a point estimate a hollow mark is the plug-in less its null. The base stands in
+every panel on a grey ground, and its points go on as faint lines. Three sites at most: the embedding, the middle block
+and the last.
 """
 
 import json
@@ -32,13 +32,13 @@ TITLES = {
 }
 NAMES = {  # of levels, short enough for a quarter of a page; others are written as they are
     "exact": "exact",
-    "leading order": "1st\norder",
+    "leading order": "leading",
     "half": "½",
     "twice": "2×",
     "frequency": "frequency",
     "uniform": "uniform",
     "uniform_mixed": "mixed",
-    "outliers_removed": "outliers\nremoved",
+    "outliers_removed": "no outliers",
 }
 ORDER = ("half", "exact", "leading order", "twice", "frequency", "uniform", "uniform_mixed")
 ORDER += ("raw", "centred", "outliers_removed")
@@ -137,7 +137,7 @@ def _panel(ax: Axes, own: pd.DataFrame, names: list[str]) -> None:
     ax.axhline(0.0, color=style.GREY, lw=0.5, zorder=1)
     ax.set_xticks(list(levels["place"]), labels=[NAMES.get(str(level), str(level)) for level in levels["level"]])
     ax.set_xlim(-0.6, max(len(levels), 2) - 0.4)
-    ax.tick_params(axis="x", length=0)
+    ax.tick_params(axis="x", length=0, labelsize=6.5)
 
 
 def _limits(rows: pd.DataFrame) -> tuple[float, float]:

@@ -156,7 +156,7 @@ def sensitivity_and_tell(
         outcome, figures = run_study(study, to_yaml(study.config), report)
     finally:
         report.end()
-    if outcome.done + outcome.skipped:
+    if (Path(out) / "results.parquet").exists():
         try:
             found = conclusions(read(out))
             print(f"\n{checkpoint.revision.name}: in how many other settings what the base says holds\n")

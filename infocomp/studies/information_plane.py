@@ -20,7 +20,6 @@ from pydantic import BeforeValidator, Field
 from infocomp.activations.sites import resolve_sites
 from infocomp.checkpoints.integrity import duplicates
 from infocomp.checkpoints.source import Checkpoint, DirectorySource, HubSource, Loaded, SingleSource, Source
-from infocomp.coding.classical import classical_rates
 from infocomp.config import StudyConfig
 from infocomp.corpora.builtin import training_documents
 from infocomp.corpora.documents import read_documents
@@ -30,7 +29,6 @@ from infocomp.execution.store import Store, unit_name
 from infocomp.execution.table import read
 from infocomp.plotting.changes import read_changes
 from infocomp.plotting.draw import draw_all
-from infocomp.studies.bound import bound_rows
 from infocomp.studies.changes import write_changes
 from infocomp.studies.information_probe import scratch_folder, scratch_needed
 from infocomp.studies.measurement import CONTROL_SITE, measure_control, measure_corpus
@@ -57,6 +55,7 @@ from infocomp.studies.settings import (
     as_also,
     as_tuple,
 )
+from infocomp.studies.text_units import bound_unit, classical_unit
 from infocomp.training.series import SeriesSettings, checkpoint_folder, is_checkpoint, train_series
 from infocomp.units import bits
 
@@ -282,10 +281,11 @@ class InformationPlane:
     def units(self) -> list[Unit]:
         """All units of analysis, in the order in which they are run."""
         checkpoints = self.source.list()
-        units = [self._classical_unit(prepared) for prepared in self.corpora]
+        units = [classical_unit(prepared) for prepared in self.corpora]
         units += [self._control_unit(prepared) for prepared in self.corpora]
         if self.config.bottleneck is not None:
-            units += [self._bound_unit(prepared, self.config.bottleneck) for prepared in self.corpora]
+            orders = self.config.estimator.orders
+            units += [bound_unit(prepared, orders, self.config.bottleneck) for prepared in self.corpora]
         return units + [
             self._checkpoint_unit(checkpoint, prepared) for checkpoint in checkpoints for prepared in self.corpora
         ]
@@ -352,44 +352,6 @@ class InformationPlane:
 
         decides = self._decides(prepared, 1) | {"dim": dim, "model": name}
         return Unit(unit_name(study="control", **decides), f"random control · {prepared.name}", describe, run)
-
-    def _classical_unit(self, prepared: PreparedCorpus) -> Unit:
-        def run() -> UnitResult:
-            return UnitResult(
-                [
-                    {
-                        "model": size.coder,
-                        "corpus": prepared.name,
-                        "quantity": "bits_per_byte",
-                        "estimator": "classical",
-                        "draw": "mean",
-                        "value": size.bits_per_byte,
-                        "unit": "bits/byte",
-                        "settings": size.settings,
-                        "n_documents": prepared.corpus.n_documents,
-                    }
-                    for size in classical_rates(prepared.text_bytes())
-                ]
-            )
-
-        describe = {"model": "classical coders", "corpus": prepared.name}
-        name = unit_name(study="classical", tokens=prepared.corpus.fingerprint, corpus=prepared.name)
-        return Unit(name, f"gzip, xz, PPMd · {prepared.name}", describe, run)
-
-    def _bound_unit(self, prepared: PreparedCorpus, settings: BottleneckSettings) -> Unit:
-        name = unit_name(
-            study="bottleneck",
-            corpus=dict(prepared.identity()),
-            orders=list(self.config.estimator.orders),
-            settings=settings.model_dump(mode="json"),
-        )
-        describe = {"model": "", "corpus": prepared.name, "estimator": "bottleneck"}
-        return Unit(
-            name,
-            f"bottleneck curves · {prepared.name}",
-            describe,
-            lambda: UnitResult(bound_rows(prepared, settings)),
-        )
 
     def _decides(self, prepared: PreparedCorpus, sites: int) -> dict[str, Any]:
         compute, estimator = self.config.compute, self.config.estimator

@@ -39,7 +39,7 @@ from infocomp.studies.information_plane import (
 from infocomp.studies.information_probe import scratch_folder, scratch_needed
 from infocomp.studies.measurement import estimate_columns
 from infocomp.studies.prepared import PreparedCorpus
-from infocomp.studies.sensitivity_conclusions import write_conclusions
+from infocomp.studies.sensitivity_conclusions import CONCLUSIONS, write_conclusions
 from infocomp.studies.sensitivity_grid import Grid, Setting, Variant, keep_documents
 from infocomp.studies.sensitivity_pass import SharedPasses
 
@@ -77,8 +77,8 @@ class Sensitivity:
         series that no run has trained yet."""
         if self.plane.trains and self.plane.untrained():
             raise ValueError(
-                f"{self.trained_in / 'checkpoints'} lacks checkpoints of the series that this configuration trains; "
-                f"`infocomp run CONFIG --out {self.trained_in}` trains it, then ask again (--run names another folder)."
+                f"{self.trained_in} does not hold all checkpoints of the series that this configuration trains; "
+                f"`infocomp run CONFIG --out {self.trained_in}` trains it (--run names a folder where that is done)."
             )
         return self.plane.source.list()[-1]
 
@@ -99,9 +99,13 @@ class Sensitivity:
         report.end()
 
     def figures(self) -> list[Path]:
-        """The table of conclusions, and its page for each text."""
+        """The table of conclusions, and a page for each text; neither where the base could not be measured."""
         table = read(self.out)
-        write_conclusions(table, self.out)
+        try:
+            write_conclusions(table, self.out)
+        except ValueError:  # the command says it, when it prints the conclusions
+            (self.out / CONCLUSIONS).unlink(missing_ok=True)
+            return []
         return draw_sensitivity_pages(table, self.out / "figures")
 
     # --- units ----------------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """Which conclusions about a checkpoint survive another setting of the estimator.
 
 A conclusion is what the base says, put as a sentence, and a test that every variant is put to. What is read at a site
-is the point estimate; where there is none (uniform weighting) it is the plug-in less its null, which optimality has in
-it anyway. A variant that failed, or lacks what the test needs (an interval takes 8 documents), is not judged.
+is the point estimate; where there is none it is the plug-in less its null, which optimality has in it anyway. A variant
+that failed, or lacks what the test needs (an interval takes 8 documents and frequency weighting), is not judged.
 """
 
 import re
