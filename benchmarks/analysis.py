@@ -24,6 +24,7 @@ from infocomp.studies.prepared import prepare_corpus
 from infocomp.studies.settings import ComputeSettings, CorpusSettings, EstimatorSettings
 
 TOKENS, CONTEXT, BATCH_TOKENS, HEAD_CHUNK, ROUNDS = 102_400, 256, 4096, 256, 1
+DOCUMENT_TOKENS = 1024  # a hundred documents: without, too few could be paired for a null across documents
 SITES = ("hook_embed", "blocks.*.hook_resid_post")
 AS_FOR_A_MILLION = 1  # bytes: everything goes to scratch files
 
@@ -64,7 +65,12 @@ def run(tokens: int = TOKENS) -> list[Result]:
     """The ratio, and where each percent of the bare pass goes."""
     model = pythia_70m()
     settings = CorpusSettings(
-        name="built-in text", builtin="training", context_length=CONTEXT, packing=True, max_tokens=tokens
+        name="built-in text",
+        builtin="training",
+        context_length=CONTEXT,
+        packing=True,
+        max_tokens=tokens,
+        document_tokens=DOCUMENT_TOKENS,
     )
     estimator, compute = EstimatorSettings(), ComputeSettings(batch_tokens=BATCH_TOKENS, memory_budget=AS_FOR_A_MILLION)
     with tempfile.TemporaryDirectory(prefix="infocomp-bench-") as folder:
@@ -92,7 +98,9 @@ def _one(model: Any, settings: CorpusSettings, estimator: Any, compute: Any, fol
     prepared = prepare_corpus(settings, tokenizer(), estimator.orders, cache)
     for labels in cache.glob("labels-*"):
         labels.unlink()
-    _ = prepared.groups
+    if prepared.partner is None:
+        raise RuntimeError("this text has no null across documents, so that the benchmark would leave out its cost")
+    _ = prepared.groups, prepared.token_joint
     clock.parts["labels"] = time.perf_counter() - begin
     every = torch.from_numpy(prepared.corpus.tokens[: len(prepared.corpus.tokens) // CONTEXT * CONTEXT]).long()
     batches = every.view(-1, CONTEXT).split(compute.batch_tokens // CONTEXT)
@@ -119,7 +127,7 @@ def _one(model: Any, settings: CorpusSettings, estimator: Any, compute: Any, fol
             model, prepared, SITES, estimator, compute, about, folder / "scratch", between
         )
         before_writing = time.perf_counter()
-        Store(folder / "out").write("0" * 16, measured.rows, measured.documents)
+        Store(folder / "out").write("0" * 16, measured.rows, measured.documents, measured.influence)
         clock.parts["writing"] = time.perf_counter() - before_writing
         total = time.perf_counter() - start - (clock.outside - outside) + clock.parts["labels"]
     finally:

@@ -5,7 +5,7 @@ import pytest
 from tiny_models import LAYERS, tiny_model
 from tiny_text import some_texts, tiny_tokenizer
 
-from infocomp.bottleneck import Joint, solve
+from infocomp.bottleneck import solve
 from infocomp.studies.bound import bound_rows
 from infocomp.studies.measure import prepare_texts
 from infocomp.studies.measurement import measure_corpus
@@ -102,7 +102,7 @@ def test_curves_are_rows_with_their_kind_and_how_they_converged(prepared):
 
 def test_a_text_whose_tokens_are_not_labelled_has_no_curve():
     bigrams = prepare_texts(some_texts(4), tiny_tokenizer(), context_length=32, orders=(2,))
-    with pytest.raises(ValueError, match="needs the token labels; add 1 to estimator.orders"):
+    with pytest.raises(ValueError, match=r"needs the token labels; add 1 to estimator\.orders"):
         bound_rows(bigrams, BottleneckSettings())
 
 

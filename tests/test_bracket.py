@@ -193,12 +193,7 @@ def test_rows_without_a_label_enter_neither_end():
     whole, part = (SoftInformation(BURSTY.dim, anchors=BURSTY.anchors) for _ in range(2))
     whole.update(rows, {"label": np.where(kept, labels, -1)}, document)
     part.update(rows[torch.from_numpy(kept)], {"label": labels[kept]}, document[kept])
-    halves = Halves.of(document)
-    assert halves is not None
-    groups = part.label_groups()[0]
-    same = Halves(document[kept], halves.second[kept], halves.n_documents)
-    about = groups.__dict__ | {"groups": Groups.of(labels[kept], halves=same)}
-    other = [e for e in part.estimate([type(groups)(**about)]) if e.quantity == "complexity" and e.draw == "mean"][0]
+    other = complexity(part)
     found = complexity(whole)
     for name in ("value", "lower", "upper", "std_error", "lower_error", "upper_error"):
         assert getattr(found, name) == pytest.approx(getattr(other, name), rel=1e-4, abs=1e-6), name
@@ -208,3 +203,50 @@ def test_a_standard_error_is_that_of_a_mean_where_the_statistic_is_one():
     values = np.random.default_rng(0).standard_normal(50)
     influence = (values - values.mean()) / 50
     assert standard_error(influence) == pytest.approx(values.std(ddof=1) / np.sqrt(50))
+
+
+def test_labels_in_documents_of_one_half_only_are_split_among_those():
+    rows, labels, document = BURSTY.sample(24, 40, 0)
+    halves = Halves.of(document)
+    assert halves is not None
+    state = SoftInformation(BURSTY.dim, anchors=BURSTY.anchors)
+    state.update(rows, {"label": np.where(halves.second, -1, labels)}, document)
+    found = complexity(state)
+    assert 0 < found.upper - found.lower < 6 and len(found.influence["value"]) == 12
+
+
+def test_documents_are_counted_where_they_have_labels():
+    rows, labels, document = BURSTY.sample(24, 40, 0)
+    for documents, reason in ((4, "4 documents, at least 8 are needed"), (1, "there is only one")):
+        state = SoftInformation(BURSTY.dim, anchors=BURSTY.anchors)
+        state.update(rows, {"label": np.where(document < documents, labels, -1)}, document)
+        found = complexity(state)
+        assert found.interval is None and found.std_error is None and reason in found.message
+
+
+def test_a_document_that_is_most_of_the_text_takes_the_null_but_not_the_ends():
+    rows, labels, document = BURSTY.sample(24, 40, 0)
+    state = SoftInformation(BURSTY.dim, anchors=BURSTY.anchors)
+    state.update(rows, {"label": labels}, np.maximum(document, 14))
+    found = complexity(state)
+    assert found.null is None and found.lower is not None and found.interval is not None
+
+
+def test_labels_of_any_integer_type_are_gathered_alike():
+    labels, documents = np.array([60_000, 3, 60_000, 3, 9]), np.array([0, 0, 1, 1, 2])
+    halves = Halves.of(documents)
+    small, large = (Groups.of(labels.astype(kind), halves=halves) for kind in (np.uint16, np.int64))
+    assert small.counts.tolist() == large.counts.tolist() == [2, 1, 2]
+    assert small.rows.tolist() == large.rows.tolist()
+
+
+def test_a_ratio_has_no_ends_where_its_divisor_may_be_nothing():
+    rows, labels, document = PlantedLaw("weak", constant(0.2), **SMALL).sample(24, 40, 0)
+    following = np.roll(labels, -1)
+    for signal, ends in ((0.2, False), (1.5, True)):
+        law = PlantedLaw("any", constant(signal), **SMALL)
+        rows, labels, document = law.sample(24, 40, 0)
+        state = SoftInformation(law.dim, bins=law.bins, draws=2)
+        state.update(rows, {"token": labels, "next_token": following}, document)
+        found = next(one for one in state.estimate() if one.quantity == "optimality" and one.draw == "mean")
+        assert (found.lower is not None) == ends

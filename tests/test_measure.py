@@ -68,7 +68,7 @@ def test_the_columns_are_those_of_the_table_and_every_row_has_its_key(frame):
     sites = {"hook_embed", *POSTS, "ln_final.hook_normalized"}
     assert set(frame.site) == sites | {"logits"}
     kinds = {"entropy", "context_complexity", "complexity", "expressivity", "regularity", "optimality"}
-    kinds |= {"token_channel_expressivity", "context_gain"}
+    kinds |= {"token_channel_expressivity", "context_gain", "expressivity_bound"}
     assert set(frame.quantity) == kinds | {"optimality_raw", "bits_per_token", "bits_per_byte", "sink_share"}
     assert set(values(frame, "complexity").label) == {"token", "bigram", "trigram", "quadgram"}
     assert set(frame.status) <= {"ok", "refused"} and (frame.status == "ok").mean() > 0.8

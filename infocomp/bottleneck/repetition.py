@@ -25,6 +25,8 @@ class Repeated:
     relevance: Float[np.ndarray, "k start"]
     lagrangian: Float[np.ndarray, "k start"]
     steps: tuple[int, ...]
+    last_change: Float[np.ndarray, "k start"]
+    """By how many bits the Lagrangian of each repetition still moved over the last window of steps."""
 
     @property
     def spread(self) -> Float[np.ndarray, "k"]:
@@ -69,14 +71,17 @@ def repeat_points(
     for index in which:
         steps = factor * max(int(curve.iterations[index]), 1)
         beta = torch.tensor([float(curve.betas[index])], dtype=torch.float64, device=exact.p_x.device)
-        points = [[float(values[index]) for values in (curve.complexity, curve.relevance, curve.lagrangian)]]
+        own = (curve.complexity, curve.relevance, curve.lagrangian, curve.last_change)
+        points = [[float(values[index]) for values in own]]
         for start in first:
             q = soften(start.to(fast.p_x.dtype), SOFT_START)[:, None]
             limits = Limits(tolerance=1e-300, steps=steps, change=1e-300)
-            at = coordinates(exact, iterate(fast, q, beta.to(fast.p_x.dtype), 1.0, limits).q)
+            settled = iterate(fast, q, beta.to(fast.p_x.dtype), 1.0, limits)
+            at = coordinates(exact, settled.q)
             found = (at.complexity, at.relevance, at.lagrangian(beta))
-            points.append([float(value[0]) * BITS_PER_NAT for value in found])
+            points.append([*(float(value[0]) * BITS_PER_NAT for value in found), float(settled.last_change[0])])
         rows.append(points)
         taken.append(steps)
     table = np.array(rows)
-    return Repeated(curve.betas[list(which)], table[..., 0], table[..., 1], table[..., 2], tuple(taken))
+    complexity, relevance, lagrangian, change = np.moveaxis(table, -1, 0)
+    return Repeated(curve.betas[list(which)], complexity, relevance, lagrangian, tuple(taken), change)

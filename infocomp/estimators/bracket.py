@@ -9,7 +9,8 @@ length of the rows of B, averaged over both ways round, in nats:
 so that E lower ≤ I(x; J) ≤ E upper for independent documents of equal length and frequency weighting.
 
 q_A(j|x) = (Σ_{i ∈ A, x_i = x} A_ij + α p_A(j)) / (n_A(x) + α). α is the ratio of the spread within labels to that
-between them in the metric 1/p, read from products of the two halves' label means: one number for a label set.
+between them in the metric 1/p, read from products of the two halves' label means: one number for a label set, and
+the one thing that q_A takes from B; near the best α the length of code is flat in it, so that directions stay.
 A label that A never saw is coded by p_A.
 
 `influence` holds the derivative of each end, and of the plug-in, by the weight of every document (the infinitesimal
@@ -18,6 +19,7 @@ latter the part that all its rows of a label share is the difference that a docu
 Standard errors follow from it: var = D/(D − 1) Σ_d influence_d².
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +31,7 @@ from infocomp.estimators.groups import Groups
 from infocomp.estimators.halves import Halves
 
 CHUNK = 4096
+BLOCK = {"cpu": 1024}  # labels at once: in cache on a CPU, many on a GPU
 MOST_SHRINKAGE = 1e6
 TINY = torch.finfo(torch.float32).tiny
 
@@ -166,48 +169,77 @@ def _held_out(
 
     The derivative is the row's product with the table's entry for its label and half (assignments sum to one, so
     that constants are spread over the bins); the last two entries are those of labels that only one half knows.
+    Works through blocks of labels that stay in cache.
     """
-    assert groups.bag_documents is not None
-    here = groups._on(bags.device)
-    first = here.first_bag[here.both]
-    sums = [bags[first], bags[first + 1]]
-    places = groups.first_bag[groups.both].numpy()
-    counts = [groups.bag_counts[places].astype(np.float64), groups.bag_counts[places + 1].astype(np.float64)]
-    documents = [groups.bag_documents[places], groups.bag_documents[places + 1]]
-    alpha = _shrinkage(sums, counts, marginals)
-    table = bags.new_zeros((len(first) + 1, 2, bags.shape[1]))
-    lengths = []
+    shared = _Shared.of(groups, bags)
+    alpha, totals = _shrinkage(shared, marginals)
+    table = bags.new_zeros((len(shared.first) + 1, 2, bags.shape[1]))
+    lengths = [0.0, 0.0]  # of the half that is scored
+    ratios = torch.zeros(2, bags.shape[1], dtype=torch.float64)  # Σ_x scored / mixed, for each half that learns
+    priors = [p.clamp(min=TINY).to(bags) for p in marginals.of_half]
+    for block, sums, counts, documents in shared.blocks():
+        for learnt, scored in ((0, 1), (1, 0)):
+            share = 1 / (2 * max(marginals.n_rows[scored], 1))
+            mixed = torch.add(sums[learnt], priors[learnt], alpha=alpha).clamp_(min=TINY)
+            logs = torch.div(mixed, (counts[learnt] + alpha).unsqueeze(1)).log_()
+            lengths[scored] -= float(torch.linalg.vecdot(sums[scored], logs).cpu().double().sum())
+            ratio = torch.div(sums[scored], mixed)  # what a row that is learnt from makes of its label
+            ratios[learnt] += ratio.sum(dim=0).cpu().double()
+            lost = _lost_without_a_document(sums, logs, priors[learnt], alpha, counts, documents, learnt)
+            lost -= torch.linalg.vecdot(ratio, sums[learnt]).div_(counts[learnt])
+            table[block, learnt].add_(ratio.add_(lost.unsqueeze(1)), alpha=share)
+            table[block, scored].add_(logs, alpha=share)  # the code length of a row that is scored
     for learnt, scored in ((0, 1), (1, 0)):
         p, size, other_size = marginals.of_half[learnt], *np.maximum(marginals.n_rows, 1)[[learnt, scored]].tolist()
-        log_p = p.clamp(min=TINY).log()
-        mixed = sums[learnt].add((alpha * p).to(bags)).clamp_(min=TINY)
-        totals = torch.from_numpy(counts[learnt] + alpha).to(bags).unsqueeze(1)
-        logs = torch.div(mixed, totals).log_()
-        unmet = marginals.of_half[scored] * other_size - _total(sums[scored])
-        met = torch.linalg.vecdot(sums[scored], logs).cpu().double().sum()
-        lengths.append(-float(met + unmet @ log_p) / other_size)
-
-        share = 1 / (2 * other_size)  # a row that is scored: its code length
-        ratio = torch.div(sums[scored], mixed)  # a row that is learnt from: what it makes of its label …
-        by_prior = (alpha * _total(ratio) + unmet / p.clamp(min=TINY)) * (share / size)
-        lost = _lost_without_a_document(sums, logs, p, alpha, counts, documents, learnt)
-        mean = torch.linalg.vecdot(ratio, sums[learnt]).div_(torch.from_numpy(counts[learnt]).to(bags))
-        table[:-1, learnt].add_(ratio.add_((lost.to(bags) - mean).unsqueeze(1)), alpha=share)
-        table[:, learnt].add_((by_prior - by_prior @ p).to(bags))  # … and of the marginal
-        table[:-1, scored].add_(logs.add_(lengths[-1]), alpha=share)
-        table[-1, scored].add_((log_p + lengths[-1]).to(bags), alpha=share)
+        share, log_p = 1 / (2 * other_size), p.clamp(min=TINY).log()
+        unmet = marginals.of_half[scored] * other_size - totals[scored]
+        lengths[scored] = (lengths[scored] - float(unmet @ log_p)) / other_size
+        by_prior = (alpha * ratios[learnt] + unmet / p.clamp(min=TINY)) * (share / size)
+        table[:, learnt].add_((by_prior - by_prior @ p).to(bags))  # what it makes of the marginal
+        table[:, scored].add_(share * lengths[scored])
+        table[-1, scored].add_(log_p.to(bags), alpha=share)
     return sum(lengths) / 2, table.view(-1, bags.shape[1])
 
 
+@dataclass(frozen=True)
+class _Shared:
+    """Labels that both halves know: where their first bag is, and rows and documents of each half."""
+
+    bags: Float[Tensor, "bags bins"]
+    first: Int[Tensor, "both"]
+    counts: Float[Tensor, "2 both"]
+    documents: Float[Tensor, "2 both"]
+
+    @classmethod
+    def of(cls, groups: Groups, bags: Float[Tensor, "bags bins"]) -> "_Shared":
+        assert groups.bag_documents is not None
+        here = groups._on(bags.device)
+        places = groups.first_bag[groups.both].numpy()
+        counts, documents = (
+            torch.from_numpy(np.stack([of[places], of[places + 1]])).to(bags)
+            for of in (groups.bag_counts, groups.bag_documents)
+        )
+        return cls(bags, here.first_bag[here.both], counts, documents)
+
+    def blocks(self) -> Iterator[tuple[slice, list[Tensor], Float[Tensor, "2 block"], Float[Tensor, "2 block"]]]:
+        """Sums, counts and documents of both halves, block by block."""
+        size = BLOCK.get(self.bags.device.type, 65_536)
+        for start in range(0, len(self.first), size):
+            block = slice(start, min(start + size, len(self.first)))
+            first = self.first[block]
+            sums = [self.bags.index_select(0, first), self.bags.index_select(0, first + 1)]
+            yield block, sums, self.counts[:, block], self.documents[:, block]
+
+
 def _lost_without_a_document(
-    sums: list[Float[Tensor, "both bins"]],
-    logs: Float[Tensor, "both bins"],
+    sums: list[Float[Tensor, "block bins"]],
+    logs: Float[Tensor, "block bins"],
     p: Float[Tensor, "bins"],
     alpha: float,
-    counts: list[Float[np.ndarray, "both"]],
-    documents: list[Int[np.ndarray, "both"]],
+    counts: Float[Tensor, "2 block"],
+    documents: Float[Tensor, "2 block"],
     learnt: int,
-) -> Float[Tensor, "both"]:
+) -> Float[Tensor, "block"]:
     """By how much the scored rows of a label get longer when the half that learns lacks one document, per row of it.
 
     A derivative would miss it: the only document that holds a label takes the label with it. The document is given
@@ -215,32 +247,31 @@ def _lost_without_a_document(
     """
     n = counts[learnt]
     taken = n / documents[learnt]
-    left = sums[learnt] * torch.from_numpy(1 - taken / n).to(sums[0]).unsqueeze(1)
-    left.add_((alpha * p).to(left)).clamp_(min=TINY)
-    left.div_(torch.from_numpy(n - taken + alpha).to(left).unsqueeze(1)).log_()
-    per_label = torch.linalg.vecdot(sums[1 - learnt], logs - left).cpu().double()
-    return per_label / torch.from_numpy(taken)
+    left = sums[learnt] * (1 - 1 / documents[learnt]).unsqueeze(1)
+    left.add_(p, alpha=alpha).clamp_(min=TINY).div_((n - taken + alpha).unsqueeze(1)).log_()
+    return torch.linalg.vecdot(sums[1 - learnt], torch.sub(logs, left, out=left)).div_(taken)
 
 
-def _shrinkage(
-    sums: list[Float[Tensor, "both bins"]], counts: list[Float[np.ndarray, "both"]], marginals: Marginals
-) -> float:
-    """α = spread within labels / spread between them, Σ_j (·)²/p_j; between from products of a label's two halves."""
-    if not len(counts[0]):
-        return MOST_SHRINKAGE
-    inverse = (1 / marginals.p.clamp(min=TINY)).to(sums[0])
-    agreement = torch.linalg.vecdot(sums[0] * inverse, sums[1]).cpu().double().numpy() / (counts[0] * counts[1])
-    weights = np.minimum(counts[0], counts[1])
-    between = float(weights @ agreement / weights.sum()) - 1
+def _shrinkage(shared: _Shared, marginals: Marginals) -> tuple[float, Float[Tensor, "2 bins"]]:
+    """α, and the sum of the rows of all shared labels, half by half.
+
+    α = spread within labels / spread between them, Σ_j (·)²/p_j; between from products of a label's two halves.
+    """
+    totals = torch.zeros(2, shared.bags.shape[1], dtype=torch.float64)
+    inverse = (1 / marginals.p.clamp(min=TINY)).to(shared.bags)
+    agreement, weight = 0.0, 0.0
+    for _, sums, counts, _ in shared.blocks():
+        for half in (0, 1):
+            totals[half] += sums[half].sum(dim=0).cpu().double()
+        products = torch.linalg.vecdot(sums[0] * inverse, sums[1]).div_(counts[0] * counts[1])
+        weights = torch.minimum(counts[0], counts[1])
+        agreement += float((weights * products).cpu().double().sum())
+        weight += float(weights.cpu().double().sum())
+    if not weight:
+        return MOST_SHRINKAGE, totals
+    between = agreement / weight - 1
     within = marginals.square - 1 - between
-    return MOST_SHRINKAGE if between * MOST_SHRINKAGE <= within else max(within / between, 1e-3)
-
-
-def _total(rows: Float[Tensor, "rows bins"]) -> Float[Tensor, "bins"]:
-    """Sum of all rows, in float64 on the CPU; MPS has no float64."""
-    if rows.device.type == "mps":
-        rows = rows.cpu()
-    return rows.sum(dim=0, dtype=torch.float64).cpu()
+    return MOST_SHRINKAGE if between * MOST_SHRINKAGE <= within else max(within / between, 1e-3), totals
 
 
 def _rows_dot(

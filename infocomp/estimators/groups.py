@@ -65,6 +65,7 @@ class Groups:
         labels = np.asarray(labels)
         if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
             raise TypeError(f"labels must be one integer per row, got {labels.dtype} of shape {labels.shape}.")
+        labels = labels.astype(np.int64)
         valid = labels >= 0
         if row_of is not None:
             valid &= row_of >= 0
@@ -260,19 +261,22 @@ class LabelGroups:
         windows: Int[np.ndarray, "rows"] | None = None,
         partner: Int[np.ndarray, "rows"] | None = None,
         halves: Halves | None = None,
+        pairing: bool = True,
     ) -> "LabelGroups":
         """Gather labels and their null; `partner` is `paired_rows(documents, windows)` where that is known already,
-        `halves` is `Halves.of(documents)`.
+        `halves` is `Halves.of(documents)`; without `pairing` there is no null, since it was found not to exist.
 
-        Where some rows have no label (-1), the labelled rows are paired among themselves.
+        Where some rows have no label (-1), the labelled rows are halved and paired among themselves.
         """
         if documents is None:
             return cls(name, order, direction, Groups.of(labels), None)
-        halves = Halves.of(documents) if halves is None else halves
-        if (labels < 0).any():
-            partner = paired_within(np.flatnonzero(labels >= 0), documents, windows)
-        elif partner is None:
-            partner = paired_rows(documents, windows)
+        labelled = np.asarray(labels) >= 0
+        if not labelled.all():
+            halves = Halves.of(documents, labelled=labelled)
+            partner = paired_within(np.flatnonzero(labelled), documents, windows) if pairing else None
+        else:
+            halves = Halves.of(documents) if halves is None else halves
+            partner = paired_rows(documents, windows) if partner is None and pairing else partner
         paired = None if partner is None else Groups.of(labels, partner)
         return cls(name, order, direction, Groups.of(labels, halves=halves), paired)
 

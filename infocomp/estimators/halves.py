@@ -25,13 +25,17 @@ class Halves:
     n_documents: int
 
     @classmethod
-    def of(cls, documents: Int[np.ndarray, "rows"], seed: int = 0) -> "Halves | None":
+    def of(
+        cls, documents: Int[np.ndarray, "rows"], seed: int = 0, labelled: Bool[np.ndarray, "rows"] | None = None
+    ) -> "Halves | None":
         """Split documents of similar size, two by two, by a seeded coin; None for a single document.
 
-        The halves hold equally many documents (or one more) and nearly as many rows, and do not depend on the order
-        in which equally named documents were merged.
+        With `labelled`, only documents with such rows are split and numbered; all other rows stand under document 0 of
+        the first half and are for the reader to leave out. The halves hold equally many documents (or one more) and
+        nearly as many rows, and do not depend on the order in which equally named documents were merged.
         """
-        names, document, sizes = np.unique(documents, return_inverse=True, return_counts=True)
+        own = documents if labelled is None else documents[labelled]
+        names, document, sizes = np.unique(own, return_inverse=True, return_counts=True)
         if len(names) < 2:
             return None
         ranks = np.empty(len(names), dtype=np.int64)
@@ -41,7 +45,11 @@ class Halves:
         pairs = by_size[: len(names) // 2 * 2].reshape(-1, 2)
         coins = sampling_order(pairs[:, 0], seed + 1, len(pairs)).argsort() % 2
         second[pairs[np.arange(len(pairs)), coins]] = True
-        return cls(document, second[document], len(names))
+        if labelled is None:
+            return cls(document, second[document], len(names))
+        everywhere, halved = np.zeros(len(documents), dtype=np.int64), np.zeros(len(documents), dtype=bool)
+        everywhere[labelled], halved[labelled] = document, second[document]
+        return cls(everywhere, halved, len(names))
 
     @cached_property
     def weights(self) -> np.ndarray:

@@ -22,7 +22,10 @@ LABELS_AT_ONCE = 50
 
 @dataclass(frozen=True)
 class PlantedLaw:
-    """`signal` gives s for the share rank/V of each label, `burstiness` the share of tokens copied in a document."""
+    """`signal` gives s for the share rank/V of each label, `burstiness` the share of tokens copied in a document.
+
+    `stretch` (k, large, small) multiplies the noise by `large` in the first k dimensions and by `small` in the others.
+    """
 
     name: str
     signal: Signal
@@ -33,6 +36,7 @@ class PlantedLaw:
     vocabulary: int = 5000
     dim: int = 256
     bins: int = 100
+    stretch: tuple[int, float, float] | None = None
 
     @cached_property
     def anchors(self) -> Float[Tensor, "1 bins dim"]:
@@ -55,6 +59,15 @@ class PlantedLaw:
         generator = torch.Generator().manual_seed(7)
         return torch.randn(self.vocabulary, self.dim, generator=generator) * scale.unsqueeze(1)
 
+    @cached_property
+    def scales(self) -> Float[Tensor, "dim"]:
+        """Standard deviation of the noise in each dimension."""
+        scales = torch.full((self.dim,), self.noise)
+        if self.stretch is not None:
+            k, large, small = self.stretch
+            scales *= torch.where(torch.arange(self.dim) < k, large, small)
+        return scales
+
     def sample(
         self, documents: int, tokens: int, seed: int
     ) -> tuple[Float[Tensor, "rows dim"], Int[np.ndarray, "rows"], Int[np.ndarray, "rows"]]:
@@ -68,7 +81,7 @@ class PlantedLaw:
                 earlier = rng.integers(0, place, documents)
                 labels[copied, place] = labels[every, earlier][copied]
         x, document = labels.ravel(), np.repeat(np.arange(documents), tokens)
-        rows = self.noise * torch.randn(len(x), self.dim, generator=generator) + self.directions[x]
+        rows = torch.randn(len(x), self.dim, generator=generator) * self.scales + self.directions[x]
         if self.topic:
             rows += self.topic * torch.randn(documents, self.dim, generator=generator)[document]
         return rows, x, document
@@ -77,7 +90,7 @@ class PlantedLaw:
         """I(x; J) in nats under `anchors`, from `rows` rows of every label; twice as many halve what error is left."""
         assign = SoftAssigner(self.anchors, exact_temperature(self.dim, self.bins))
         generator = torch.Generator().manual_seed(5)
-        spread = float(np.hypot(self.noise, self.topic))
+        spread = (self.scales**2 + self.topic**2).sqrt()
         marginal, conditional = torch.zeros(self.bins, dtype=torch.float64), 0.0
         for start in range(0, self.vocabulary, LABELS_AT_ONCE):
             means = self.directions[start : start + LABELS_AT_ONCE, None]

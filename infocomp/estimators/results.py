@@ -25,6 +25,7 @@ Key = tuple[str, str]  # quantity ("complexity" or "expressivity"), label name
 Pick = Callable[[np.ndarray], Any]
 ONE_LABEL = "one label only: there is nothing to be informed about"
 SINGLETONS = "every label is seen once: plug-in, null and ceiling agree whatever the rows hold; take more text"
+NO_ENDS = "no ends and no interval: their directions are known for frequency weighting only"
 NO_NULL = "no null: too few rows have one of another document (a single document, or one that is most of them)"
 
 
@@ -68,8 +69,11 @@ def estimates_of(
             known = [one for one in found if one is not None]
             number = information_number(known, [result.paired.get(key, {}).get(weighting) for result in results])
             status, reason = _standing(known[0])
+            few = _few_documents(label.groups.halves) if weighting == "frequency" else NO_ENDS
             if status == "ok":
                 numbers[key] = number
+            else:  # what stands beside such a number would say no more than it does
+                number = Number(number.value, number.null, number.null_rows, number.ceiling)
             message = "; ".join(filter(None, (NOT_MUTUAL if weighting == "uniform_mixed" else "", reason, few)))
             rows += _rows(number, bins, quantity=label.quantity, status=status, message=message, **about)
             if label.direction == "input":
@@ -82,7 +86,7 @@ def estimates_of(
                     message=message,
                     **about,
                 )
-        rows += _optimality(numbers, labels, weighting, results[0], few)
+        rows += _optimality(numbers, labels, weighting, results[0])
     return rows
 
 
@@ -106,7 +110,7 @@ def _of_all_rows(results: list[DrawResult], bins: int) -> dict[str, Number]:
 
 def _few_documents(halves: Halves | None) -> str:
     if halves is None:
-        return "no interval and no ends: the documents of the rows are not known, or there is only one"
+        return "no ends and no interval: the documents of the rows are not known, or there is only one"
     if halves.n_documents < FEWEST_DOCUMENTS:
         return f"no interval: {halves.n_documents} documents, at least {FEWEST_DOCUMENTS} are needed"
     return ""
@@ -126,7 +130,7 @@ def _about(label: LabelGroups, weighting: str, found: Information | None) -> dic
 
 
 def _optimality(
-    numbers: dict[Key, Number], labels: list[LabelGroups], weighting: str, first: DrawResult, few: str
+    numbers: dict[Key, Number], labels: list[LabelGroups], weighting: str, first: DrawResult
 ) -> list[Estimate]:
     """I(output; J) / I(input; J) of each order: raw, and of null-corrected informations (the headline).
 
@@ -160,6 +164,7 @@ def _optimality(
             null = float(above.null.mean() / below.null.mean()) if below.null.any() else None
             rows += _refused("ratio", quantity="optimality", message=reason, null=null, **about)
             continue
+        few = _few_documents(label.groups.halves) if weighting == "frequency" else NO_ENDS
         about |= {"quantity": "optimality", "message": few}
         rows += _ratio_rows(above_null(above), corrected, null_divisor=below.null, **about)
     return rows
@@ -217,7 +222,7 @@ def _beside(ends: Mapping[str, float], number: Number, draw: str, pick: Pick, fa
 def _ratio_rows(number: Number, divisor: Number, null_divisor: np.ndarray | None = None, **about) -> list[Estimate]:
     """Ratios to `divisor`, draw by draw; the mean row is the ratio of the means, not the mean of the ratios.
 
-    The ends of a ratio are the ratios of opposite ends, given where the divisor's lower end is above 0.
+    The ends of a ratio are the ratios of opposite ends, given where the divisor's lower end is clearly above 0.
     """
     null_divisor = divisor.value if null_divisor is None else null_divisor
     rows = []
@@ -247,7 +252,7 @@ def _ratio(number: Number, divisor: Number, pick: Pick) -> tuple[Number, dict[st
     """The ratio's value, point and ends, with the influence of each document by the delta method."""
     above, below = ({name: pick(values) for name, values in one.ends().items()} for one in (number, divisor))
     opposite = {"value": "value", "point": "point"}
-    if below.get("lower", 0.0) > 0 and above.get("lower") is not None:
+    if above.get("lower") is not None and _clearly_positive(divisor, pick):
         opposite["lower"] = "upper" if above["lower"] >= 0 else "lower"
         opposite["upper"] = "lower" if above["upper"] >= 0 else "upper"
     ends: dict[str, float] = {}
@@ -260,6 +265,14 @@ def _ratio(number: Number, divisor: Number, pick: Pick) -> tuple[Number, dict[st
             of_above, of_below = pick(number.influence[name]), pick(divisor.influence[under])
             influence[name] = (of_above - ends[name] * of_below) / below[under]
     return Number(number.value, influence=influence), ends
+
+
+def _clearly_positive(divisor: Number, pick: Pick) -> bool:
+    """Whether the lower limit of the divisor's lower end lies above 0; nearer to it a ratio's ends mean nothing."""
+    if divisor.lower is None or "lower" not in divisor.influence:
+        return False
+    of_lower = pick(divisor.influence["lower"])
+    return pick(divisor.lower) > quantile(len(of_lower)) * standard_error(of_lower)
 
 
 def _refused(unit: str, message: str, **about) -> list[Estimate]:

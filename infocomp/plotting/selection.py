@@ -53,7 +53,7 @@ def drawable(table: pd.DataFrame, corpus: str | None = None) -> pd.DataFrame:
         null_kind=np.where(rows["null"].notna(), "null", "null_rows"),
         null=rows["null"].fillna(rows["null_rows"]),
     )
-    return _with_sites(_with_positions(rows))
+    return _with_sites(with_positions(rows))
 
 
 def corpora(table: pd.DataFrame) -> list[str]:
@@ -134,7 +134,7 @@ def _one_variant(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[seed == first]
 
 
-def _with_positions(rows: pd.DataFrame) -> pd.DataFrame:
+def with_positions(rows: pd.DataFrame) -> pd.DataFrame:
     """Steps that go on over stages: a stage that starts again at 0 is counted from the end of the one before."""
     ingredient = [re.search(r"ingredient\d+", str(name)) for name in rows["revision"]]
     branch = [f"{stage} {part[0]}" if part else stage for stage, part in zip(rows["stage"], ingredient, strict=True)]

@@ -12,8 +12,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 
 from infocomp.bottleneck import Curve, Joint, cross_fit, repeat_points, solve
+from infocomp.bottleneck.iteration import COARSE
 from infocomp.studies.prepared import PreparedCorpus
 from infocomp.studies.settings import BottleneckSettings
 
@@ -21,15 +23,18 @@ Row = dict[str, Any]
 FIRST_BETA, LAST_BETA = 1.2, 60.0
 
 
-def bound_rows(prepared: PreparedCorpus, settings: BottleneckSettings) -> list[Row]:
-    """Every curve asked for. ValueError: the tokens themselves are not among the labels (order 1 is not measured)."""
+def bound_rows(prepared: PreparedCorpus, settings: BottleneckSettings, device: torch.device | str = "cpu") -> list[Row]:
+    """Every curve asked for, solved on `device`.
+
+    ValueError: the tokens themselves are not among the labels (order 1 is not measured).
+    """
     if prepared.token_joint is None:
         raise ValueError(
             f"the bottleneck of {prepared.name!r} needs the token labels; add 1 to estimator.orders, "
             f"or leave out 'bottleneck'."
         )
-    x, y = prepared.token_joint.x, prepared.token_joint.y
-    joint, betas = prepared.token_joint.joint, np.geomspace(FIRST_BETA, LAST_BETA, settings.points)
+    x, y = (torch.from_numpy(ids).to(device) for ids in (prepared.token_joint.x, prepared.token_joint.y))
+    joint, betas = prepared.token_joint.joint.to(device), np.geomspace(FIRST_BETA, LAST_BETA, settings.points)
     about = {"corpus": prepared.name, "label": "token", "order": 1, "unit": "bits", "n_tokens": len(x)}
     about |= {"n_documents": prepared.corpus.n_documents}
     rows = [{**about, **_information(joint.mutual_information, "plug_in")}]
@@ -41,7 +46,8 @@ def bound_rows(prepared: PreparedCorpus, settings: BottleneckSettings) -> list[R
             rows += [{**about, **row} for row in _repeated_rows(joint, curve, settings)]
         if halves is None:
             continue
-        first, second = (x[~halves.second], y[~halves.second]), (x[halves.second], y[halves.second])
+        in_second = halves.code.to(device) > 0
+        first, second = (x[~in_second], y[~in_second]), (x[in_second], y[in_second])
         crossed = cross_fit(first, second, joint.sizes, betas, clusters, restarts=settings.restarts)
         if clusters == min(settings.clusters[0], joint.sizes[0]):
             rows.append({**about, **_information(crossed.information, "held_out")})
@@ -87,7 +93,9 @@ def _repeated_rows(joint: Joint, curve: Curve, settings: BottleneckSettings) -> 
             numbers = {"complexity": again.complexity[place, start], "relevance": again.relevance[place, start]}
             how = {"beta": float(beta), "kind": curve.kind, "iterations": again.steps[place]}
             name, number = f"{curve.clusters} repeated", len(again.betas) * (start - 1) + place
-            yield from _point(name, "plug_in", number, numbers, how, "converged")
+            moved = float(again.last_change[place, start])
+            status = "converged" if moved < COARSE.tolerance else "not converged"
+            yield from _point(name, "plug_in", number, numbers, how | {"last_change": moved}, status)
 
 
 def _point(

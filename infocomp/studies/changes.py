@@ -1,11 +1,13 @@
 """Which changes between checkpoints stand up: paired over documents, in lower end, point and upper end at once.
 
-Two checkpoints read the same documents with the same anchors, so what is compared by document is the difference
-of their influence values, in bits. A change counts when the differences of the lower end, of the upper end and of the
-point estimate all have the same sign: `p` is the largest of their three two-sided p-values (Student's t over groups of
+Two checkpoints read the same documents with the same anchors, so the difference of their influence values is taken
+document by document, in bits. A change counts when the differences of the lower end, of the upper end and of the point
+estimate all have the same sign: `p` is the largest of their three two-sided p-values (Student's t over groups of
 documents; an intersection–union test, Berger 1982), and 1 where the signs differ. Noise of another geometry moves the
-ends apart, not along, and is not taken for a change. How many of the changes drawn together may be false is decided by
-the figure (`plotting.changes`), at a false-discovery rate of 5 %.
+ends apart, not along, and is not taken for a change. What it assumes: that rare and frequent labels share in a change.
+Information that only moves from frequent labels to rare ones, the sum kept, moves all three alike
+(analysis/changes_table.py). How many of the changes drawn together may be false is decided by the figure
+(`plotting.changes`), at a false-discovery rate of 5 %.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,9 +21,10 @@ from jaxtyping import Float
 from scipy.stats import t as student
 
 from infocomp.estimators.numbers import standard_error
-from infocomp.execution.part import INFLUENCE_KEY
+from infocomp.execution.part import INFLUENCE_KEY, read_part
 from infocomp.execution.store import Store
 from infocomp.execution.table import read
+from infocomp.plotting.selection import with_positions
 
 CHANGES = "changes.csv"
 ENDS = ("lower", "point", "upper")
@@ -70,6 +73,7 @@ def changes(out: str | Path) -> pd.DataFrame:
     store, table = Store(out), read(out)
     rows = table[(table["draw"] == "mean") & (table["status"] == "ok") & table["point"].notna()]
     rows = rows[rows["lower_error"].notna() & rows["step"].notna() & rows["duplicate_of"].isna()]
+    rows = with_positions(rows.assign(stage=rows["stage"].fillna("")))
     loaded: dict[str, Mapping[tuple, Influence]] = {}
 
     def influence(row: Mapping[str, Any]) -> Influence | None:
@@ -81,9 +85,7 @@ def changes(out: str | Path) -> pd.DataFrame:
         return loaded[unit].get(tuple(str(row[name]) for name in INFLUENCE_KEY))
 
     found = []
-    order = rows.assign(stage=rows["stage"].fillna("")).sort_values(["stage", "step"])
-    pairs = _pairs(order)
-    for first, second, span in sorted(pairs, key=lambda pair: (str(pair[0]["unit_name"]), str(pair[1]["unit_name"]))):
+    for first, second, span in sorted(_pairs(rows), key=_along_the_chain):
         of_first, of_second = influence(first), influence(second)
         if of_first is None or of_second is None:
             continue
@@ -105,9 +107,15 @@ def write_changes(out: str | Path) -> Path | None:
     return path
 
 
-def _pairs(order: pd.DataFrame) -> Iterator[tuple[dict[str, Any], dict[str, Any], str]]:
-    """Rows of one checkpoint and the next, and of the first and the last where these are more than two."""
-    for _, path in order.groupby(list(KEY), sort=False):
+def _along_the_chain(pair: tuple[dict[str, Any], dict[str, Any], str]) -> tuple[bool, str, str, float, float]:
+    """Pairs that need the same two units one after the other, and each unit next to its neighbours."""
+    first, second, span = pair
+    return span == "whole", str(first["model"]), str(first["branch"]), first["position"], second["position"]
+
+
+def _pairs(table: pd.DataFrame) -> Iterator[tuple[dict[str, Any], dict[str, Any], str]]:
+    """Rows of one checkpoint and the next of its branch, and of first and last where these are more than two."""
+    for _, path in table.sort_values("position", kind="stable").groupby([*KEY, "branch"], sort=False):
         rows: list[dict[str, Any]] = path.to_dict("records")  # pyright: ignore[reportAssignmentType]
         yield from ((first, second, "step") for first, second in pairwise(rows))
         if len(rows) > 2:
@@ -116,7 +124,8 @@ def _pairs(order: pd.DataFrame) -> Iterator[tuple[dict[str, Any], dict[str, Any]
 
 def _influences(store: Store, unit: str) -> Mapping[tuple, Influence]:
     """What groups of documents weigh in each number of a unit."""
-    expected = store.read(unit).beside.get("influence")
+    part = read_part(store.part_path(unit), unit)
+    expected = part.beside.get("influence")
     if not expected:
         return {}
     frame = store.beside(unit, "influence", expected).to_pandas()

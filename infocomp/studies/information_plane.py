@@ -284,8 +284,8 @@ class InformationPlane:
         units = [classical_unit(prepared) for prepared in self.corpora]
         units += [self._control_unit(prepared) for prepared in self.corpora]
         if self.config.bottleneck is not None:
-            orders = self.config.estimator.orders
-            units += [bound_unit(prepared, orders, self.config.bottleneck) for prepared in self.corpora]
+            about = (self.config.estimator.orders, self.config.bottleneck, device_of(self.config.compute))
+            units += [bound_unit(prepared, *about) for prepared in self.corpora]
         return units + [
             self._checkpoint_unit(checkpoint, prepared) for checkpoint in checkpoints for prepared in self.corpora
         ]

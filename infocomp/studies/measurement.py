@@ -267,7 +267,8 @@ def _bound_of_raw_state(nats: np.ndarray, prepared: PreparedCorpus) -> Row:
     row |= {"value": value, "unit": "bits", "ceiling": bits(float(surprise.mean())), "std_error": error}
     if error is not None:
         row |= {"ci_low": value - width * error, "ci_high": value + width * error}
-    return row | {"message": "H(Y) − cross-entropy: a lower bound on I(Y; Z) of the raw state, not on I(Y; J)"}
+    message = "H(Y) − cross-entropy: a lower bound on I(Y; Z) of the raw state Z (not on I(Y; J)), "
+    return row | {"message": message + "for text that the model was not trained on"}
 
 
 def _pilot(

@@ -62,9 +62,8 @@ class PreparedCorpus:
 
     def gathered(self, labels: Sequence[LabelSet]) -> list[LabelGroups]:
         """Label sets over this corpus' measured rows, gathered, each with its null where documents can be paired."""
-        windows, partner, halves = self.windows, self.partner, self.halves
-        documents = None if partner is None else windows.row_documents
-        about = (documents, windows.row_windows, partner, halves)
+        windows, partner = self.windows, self.partner
+        about = (windows.row_documents, windows.row_windows, partner, self.halves, partner is not None)
         return [LabelGroups.of(label.name, label.order, label.direction, label.ids, *about) for label in labels]
 
     @cached_property

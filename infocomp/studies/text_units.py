@@ -1,5 +1,7 @@
 """Units of work that need a text and no model: what classical coders make of it, and its bottleneck curves."""
 
+import torch
+
 from infocomp.coding.classical import classical_rates
 from infocomp.execution.runner import Unit, UnitResult
 from infocomp.execution.store import unit_name
@@ -34,14 +36,17 @@ def classical_unit(prepared: PreparedCorpus) -> Unit:
     return Unit(name, f"gzip, xz, PPMd · {prepared.name}", describe, run)
 
 
-def bound_unit(prepared: PreparedCorpus, orders: tuple[int, ...], settings: BottleneckSettings) -> Unit:
+def bound_unit(
+    prepared: PreparedCorpus, orders: tuple[int, ...], settings: BottleneckSettings, device: torch.device
+) -> Unit:
     """The bottleneck curves of the text's last and next token."""
     name = unit_name(
         study="bottleneck",
         corpus=dict(prepared.identity()),
         orders=list(orders),
         settings=settings.model_dump(mode="json"),
+        device=device.type,
     )
     describe = {"model": "", "corpus": prepared.name, "estimator": "bottleneck"}
     title = f"bottleneck curves · {prepared.name}"
-    return Unit(name, title, describe, lambda: UnitResult(bound_rows(prepared, settings)))
+    return Unit(name, title, describe, lambda: UnitResult(bound_rows(prepared, settings, device)))

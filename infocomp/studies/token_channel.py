@@ -111,6 +111,7 @@ class TokenChannel:
             for estimate in measured
             if (estimate.quantity, estimate.label, estimate.weighting) == ("expressivity", self._of.name, "frequency")
         }
+        draws = [one.value for name, one in expressivity.items() if name != "mean" and one.value is not None]
         rows = []
         for draw in (*map(str, range(len(self._found))), "mean"):
             whole = expressivity.get(draw)
@@ -118,13 +119,18 @@ class TokenChannel:
             if whole is None or whole.value is None or of_token is None:
                 continue
             about = {"unit": "bits", "n": whole.n, "label": self._of.name, "order": 1, "weighting": "frequency"}
+            about |= {"message": "plug-in: no ends and no interval; read it against its null"}
             about |= {"draw": draw, "n_labels": whole.n_labels, "singleton_mass": whole.singleton_mass}
             rows.append(
                 Estimate(CHANNEL, of_token, null=null, draw_std=_spread(self._found, draw), **about)  # pyright: ignore
             )
             null_gain = None if null is None or whole.null is None else whole.null - null
             gain = whole.value - of_token
-            rows.append(Estimate("context_gain", gain, null=null_gain, ceiling=whole.ceiling, **about))  # pyright: ignore
+            spread = (
+                _spread([one - other for one, other in zip(draws, self._found, strict=True)], draw) if draws else None
+            )
+            gained = {"null": null_gain, "ceiling": whole.ceiling, "draw_std": spread}
+            rows.append(Estimate("context_gain", gain, **gained, **about))  # pyright: ignore
         return rows
 
 
