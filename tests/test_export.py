@@ -126,3 +126,12 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "x").mkdir()
     with pytest.raises(StorageError, match=r"cannot write .*/x \(Is a directory\)"):
         export_csv(tmp_path, tmp_path / "x")
+
+
+def test_latex_shows_point_and_ends_with_their_standard_errors(tmp_path):
+    ends = {"point": 1.5, "point_error": 0.02, "lower": 1.25, "lower_error": 0.1, "upper": 1.75}
+    fill(tmp_path, [measured(draw_std=0.0123, null=0.25, **ends), measured(quantity="entropy")])
+    export_latex(tmp_path, tmp_path / "t.tex")
+    text = (tmp_path / "t.tex").read_text("utf-8")
+    assert r"{null} & {point} & {lower} & {upper} &" in text
+    assert r"1.500 \pm 0.020 & 1.250 \pm 0.100 & 1.750 &" in text and r"{--} & {--} & {--} &" in text

@@ -36,9 +36,10 @@ def export_csv(out: str | Path, path: str | Path | None = None) -> None:
 
 
 def export_latex(out: str | Path, path: str | Path | None = None) -> None:
-    r"""Write the mean rows (step, site, quantity, value ± spread, null) as LaTeX to a file to \input, or to the screen.
+    r"""Write the mean rows (step, site, quantity, value ± spread, null, …) as LaTeX to a file to \input, or on screen.
 
-    What tells rows apart beyond these (model, text, weighting, …) gets a column where it differs. Needs the packages
+    Point estimate and both ends follow, with their standard errors over documents, where the table has them. What
+    tells rows apart beyond these (model, text, weighting, …) gets a column where it differs. Needs the packages
     booktabs, siunitx and, over 45 rows, longtable. FileNotFoundError, ValueError: there is no mean row to export.
     """
     frame = read(out)
@@ -57,7 +58,9 @@ def latex_table(means: pd.DataFrame) -> str:
     """The LaTeX text of mean rows, one line per row."""
     columns = _columns(means)
     kind = "tabular" if len(means) <= ONE_PAGE else "longtable"
-    shape = "".join({"value": "S", "null": "S", "step": "r", "seed": "r"}.get(name, "l") for name in columns)
+    shape = "".join(
+        ({"step": "r", "seed": "r"} | dict.fromkeys(("value", "null", *ENDS), "S")).get(name, "l") for name in columns
+    )
     head = " & ".join(f"{{{escape(name)}}}" for name in columns) + r" \\"
     lines = [" & ".join(cell(row) for cell in columns.values()) + r" \\" for row in means.to_dict("records")]
     frame = [r"\toprule", head, r"\midrule"]
@@ -67,6 +70,7 @@ def latex_table(means: pd.DataFrame) -> str:
         frame += [*lines, r"\bottomrule"]
     needs = "booktabs, siunitx" + (", longtable" if kind == "longtable" else "")
     note = f"% needs {needs}; the value's uncertainty is the standard deviation over anchor draws"
+    note += ", that of point and ends the standard error over documents" if "point" in columns else ""
     return "\n".join([note, rf"\begin{{{kind}}}{{{shape}}}", *frame, rf"\end{{{kind}}}", ""])
 
 
@@ -84,6 +88,7 @@ def number(value: float, spread: float | None) -> str:
     return rf"{value:.{decimals}f} \pm {spread:.{decimals}f}"
 
 
+ENDS = ("point", "lower", "upper")
 Cell = Callable[[Mapping[Any, Any]], str]
 
 
@@ -96,10 +101,21 @@ def _columns(means: pd.DataFrame) -> dict[str, Cell]:
     texts = [*differing, *named, "step", "site", "quantity", *(name for name in optional if name == "label")]
     columns: dict[str, Cell] = {name: _plain(name) for name in texts}
     columns["value"] = lambda row: number(row["value"], row["draw_std"])
-    columns["null"] = lambda row: "{--}" if pd.isna(row["null"]) else number(row["null"], None)
+    columns["null"] = _real("null")
+    columns |= {name: _real(name) for name in ENDS if means[name].notna().any()}
     if "unit" in optional:
         columns["unit"] = _plain("unit")
     return columns
+
+
+def _real(name: str) -> Cell:
+    """A number, with the standard error over documents where the table has one for it."""
+    error = f"{name}_error"
+
+    def cell(row: Mapping[Any, Any]) -> str:
+        return "{--}" if pd.isna(row[name]) else number(row[name], row.get(error))
+
+    return cell
 
 
 def _plain(name: str) -> Cell:

@@ -177,8 +177,9 @@ class _Session:
                 point[TOKENS] = row["tokens_seen"]
             name = self.names.name(row)
             point[name] = row["value"]
-            if row["null"] is not None:
-                point[f"{name}/null"] = row["null"]
+            for beside in ("null", "point", "lower", "upper"):
+                if row[beside] is not None:
+                    point[f"{name}/{beside}"] = row[beside]
         for place in sorted(points):
             self.run.log(points[place])
 

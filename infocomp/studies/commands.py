@@ -98,7 +98,7 @@ def plan_and_tell(config: Path, settings: Sequence[str], out: Path) -> None:
 
 
 def summary(table: pd.DataFrame) -> str:
-    """One line a checkpoint: bits per byte, and complexity, expressivity and their null, mean over the blocks."""
+    """One line a checkpoint: bits per byte, complexity and expressivity with their ends, mean over the blocks."""
     rows = table[(table["draw"] == "mean") & (table["status"] == "ok")]
     token = rows[(rows["label"] == "token") & rows["site"].str.startswith(MEAN_OVER) & (rows["rows"] == "raw")]
     token = token[token["weighting"] == "frequency"]
@@ -109,15 +109,17 @@ def summary(table: pd.DataFrame) -> str:
         named = dict(zip(keys, values, strict=True))
         here = token[(token["revision"] == named["revision"]) & (token["corpus"] == named["corpus"])]
         here = here[here["model"] == named["model"]]
-        means = here.groupby("quantity")[["value", "null"]].mean()
+        means = here.groupby("quantity")[["point", "lower", "upper"]].mean()
         lines.append(
             {
                 "revision": named["revision"],
                 "bits/byte": group["value"].iloc[0],
-                "complexity": _cell(means, "complexity", "value"),
-                "null of c.": _cell(means, "complexity", "null"),
-                "expressivity": _cell(means, "expressivity", "value"),
-                "null of e.": _cell(means, "expressivity", "null"),
+                "complexity": _cell(means, "complexity", "point"),
+                "from": _cell(means, "complexity", "lower"),
+                "to": _cell(means, "complexity", "upper"),
+                "expressivity": _cell(means, "expressivity", "point"),
+                "from ": _cell(means, "expressivity", "lower"),
+                "to ": _cell(means, "expressivity", "upper"),
             }
             | ({"corpus": named["corpus"]} if rates["corpus"].nunique() > 1 else {})
         )
@@ -127,7 +129,8 @@ def summary(table: pd.DataFrame) -> str:
     classical = rows[rows["estimator"] == "classical"]
     coders = ", ".join(f"{row.model} {row.value:.3f}" for row in classical.itertuples())
     about = (
-        "complexity I(token; J), expressivity I(next token; J), bits, mean over blocks; J the soft-quantised direction"
+        "complexity I(token; J), expressivity I(next token; J), bits, mean over blocks: point estimate, lower and "
+        "upper end;\nJ the soft-quantised direction"
     )
     return f"\n{text}\n\n{about}" + (f"\nclassical coders, bits/byte on the same bytes: {coders}" if coders else "")
 
