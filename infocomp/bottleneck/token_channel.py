@@ -12,10 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from infocomp.bottleneck.fixed_point import coordinates
 from infocomp.bottleneck.joint import Joint, check_weights
-from infocomp.units import BITS_PER_NAT, bits
+from infocomp.bottleneck.storage import plogp
+from infocomp.units import bits
 
+AT_ONCE = 10  # bins: a weighted sum over the pairs holds [pairs, bins] in float64 while it is made
 ROW_TOLERANCE = 1e-4  # rows that are means of half-precision assignments sum to one within it
 
 
@@ -48,5 +49,8 @@ def through_token_channel(joint: Joint, channel: Float[Tensor, "x m"]) -> TokenC
         row = int(torch.nonzero(used)[:, 0][worst.argmax()])
         raise ValueError(f"each row of p(j|x) must sum to one; row {row} sums to {float(sums[row]):.6g}")
     q = torch.where(used[:, None], q, torch.full_like(q, 1.0 / q.shape[1]))
-    found = coordinates(joint, q[:, None])
-    return TokenChannel(bits(float(found.complexity[0])), float(found.relevance[0]) * BITS_PER_NAT)
+    p_j = joint.p_x @ q
+    spread = float(plogp(p_j).sum())  # −H(J)
+    complexity = float(joint.p_x @ plogp(q).sum(1)) - spread
+    together = sum(float(plogp(joint.storage.to_y(part)).sum()) for part in q.split(AT_ONCE, dim=1))  # −H(Y, J′)
+    return TokenChannel(bits(complexity), bits(together - spread - float(plogp(joint.p_y).sum())))
