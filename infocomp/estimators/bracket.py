@@ -31,7 +31,7 @@ from infocomp.estimators.groups import Groups
 from infocomp.estimators.halves import Halves
 
 CHUNK = 4096
-BLOCK = {"cpu": 1024}  # labels at once: in cache on a CPU, many on a GPU
+BLOCK = {"cpu": 2048}  # labels at once: in cache on a CPU, many on a GPU
 MOST_SHRINKAGE = 1e6
 TINY = torch.finfo(torch.float32).tiny
 

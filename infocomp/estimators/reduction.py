@@ -9,8 +9,10 @@ Weightings (P(x) is the weight of label x, n_x its count, N the rows):
   does (hcoxec/h, min_labels = 5). Not a mutual information; for reproduction.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +28,8 @@ from infocomp.estimators.point import Gap, growth_of_null
 WEIGHTINGS = ("frequency", "uniform", "uniform_mixed")
 NOT_MUTUAL = "not a mutual information: frequency-weighted marginal, uniform conditional"
 PIECE = 65_536
+MOST_AT_ONCE = 8  # label sets: each holds a few hundred MB at a million rows
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,13 @@ class Populations:
             self._marginals[key] = marginals_of(self._plane, self._row_entropies, p, halves, covered)
         return self._marginals[key]
 
+    def prepare(self, groups: Groups) -> None:
+        """Compute all that label sets over the same rows share."""
+        if groups.n:
+            self.row_null(groups)
+            if groups.halves is not None:
+                self.marginals(groups.halves, groups)
+
     def row_null(self, groups: Groups) -> RowNull:
         """The row null over the rows of a label set."""
         key = groups.population
@@ -117,6 +128,23 @@ class Populations:
             sample = torch.from_numpy(order[: RowNull.SAMPLE]).to(self._plane.device)
             self._row_nulls[key] = RowNull(self._plane[sample], *self.moments(groups), len(order))
         return self._row_nulls[key]
+
+
+def side_by_side(tasks: Sequence[Callable[[], Result]], plane: Tensor) -> list[Result]:
+    """What the tasks return, in their order; on a CPU each runs on one thread, as many at once as PyTorch has.
+
+    A reduction is thousands of operations on blocks that stay in cache: splitting each of them over threads costs more
+    than it gives. Results do not depend on the number of threads.
+    """
+    threads = torch.get_num_threads()
+    if plane.device.type != "cpu" or threads == 1 or len(tasks) < 2:
+        return [task() for task in tasks]
+    torch.set_num_threads(1)  # threads of the pool begin with what is set when they begin
+    try:
+        with ThreadPoolExecutor(min(threads, len(tasks), MOST_AT_ONCE)) as pool:
+            return list(pool.map(lambda task: task(), tasks))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def informations(

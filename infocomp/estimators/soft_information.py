@@ -12,6 +12,7 @@ exact temperature, optimality of null-corrected informations.
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +23,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from infocomp.estimators.buffer import AssignmentBuffer
-from infocomp.estimators.groups import LabelGroups
+from infocomp.estimators.groups import Groups, LabelGroups
 from infocomp.estimators.halves import Halves
 from infocomp.estimators.interface import Estimate
 from infocomp.estimators.nulls import sampling_order
-from infocomp.estimators.reduction import WEIGHTINGS, Populations, informations
+from infocomp.estimators.reduction import WEIGHTINGS, Populations, informations, side_by_side
 from infocomp.estimators.results import DrawResult, estimates_of
 from infocomp.estimators.sphere import SoftAssigner, draw_anchors, exact_temperature
 
@@ -208,11 +209,19 @@ class SoftInformation:
             populations = Populations(plane, row_entropies, order)
             marginals = None if halves is None else populations.marginals(halves)
             result = DrawResult(*populations.moments(), marginals)
-            for label in labels:
-                key, how = (label.quantity, label.name), (weightings, min_count, populations)
-                result.found[key] = informations(plane, row_entropies, label.groups, *how)
-                if label.paired is not None:
-                    result.paired[key] = informations(plane, row_entropies, label.paired, *how, with_row_null=False)
+            how = (weightings, min_count, populations)
+
+            def reduced(groups: Groups, with_row_null: bool, plane=plane, row_entropies=row_entropies, how=how):
+                return informations(plane, row_entropies, groups, *how, with_row_null=with_row_null)
+
+            for label in labels:  # shared between label sets, and computed before they go side by side
+                populations.prepare(label.groups)
+            tasks = [(label, label.groups, True) for label in labels]
+            tasks += [(label, label.paired, False) for label in labels if label.paired is not None]
+            for (label, _, own), found_here in zip(
+                tasks, side_by_side([partial(reduced, groups, own) for _, groups, own in tasks], plane), strict=True
+            ):
+                (result.found if own else result.paired)[label.quantity, label.name] = found_here
             if each_draw is not None:
                 each_draw(plane)
             found.append(result)
