@@ -8,7 +8,6 @@ the same difference for rows of other documents.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,21 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from infocomp.bottleneck import Joint, through_token_channel
+from infocomp.corpora.labels import LabelSet
 from infocomp.estimators import Estimate, Groups
-
-
-class HasIds(Protocol):
-    """A label set."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def order(self) -> int | None: ...
-    @property
-    def direction(self) -> str: ...
-    @property
-    def ids(self) -> Int[np.ndarray, "rows"]: ...
-
 
 CHANNEL = "token_channel_expressivity"
 
@@ -55,7 +41,7 @@ class TokenJoint:
         self._paired = None if partner is None else _Kept.of(x, partner)
 
     @classmethod
-    def of(cls, labels: Iterable[HasIds], partner: np.ndarray | None) -> "TokenJoint | None":
+    def of(cls, labels: Iterable[LabelSet], partner: np.ndarray | None) -> "TokenJoint | None":
         """From label sets of order 1 in both directions without unlabelled rows; None where one is missing."""
         found = {label.direction: label for label in labels if label.order == 1}
         if set(found) != {"input", "output"} or any((label.ids < 0).any() for label in found.values()):
