@@ -349,17 +349,19 @@ def test_a_run_killed_at_many_random_moments_ends_with_the_same_table(tmp_path):
         lambda: Moment(source.uniform(0, 0.003), killed / "parts", ".*.tmp"),  # in the write of a part
     ] * 6
     moments += [lambda: Moment(source.uniform(0, 0.01), killed, ".*.parquet.*.tmp")] * 6  # in the merge's write
+    # under load a moment comes too late for a write: up to 40 more are tried until one has come in time
+    more = [lambda: Moment(source.uniform(0, 0.001), killed, ".*.parquet.*.tmp")] * 40
     kills = inside_a_write = 0
     done: dict[str, int] = {}
-    for moment in moments:
+    for number, moment in enumerate(moments + more):
+        if number >= len(moments) and inside_a_write:
+            break
         kills += attempt(killed, moment())
         inside_a_write += any(killed.rglob(".*.parquet.*.tmp"))
         now = parts_with_times(killed)
         assert done.items() <= now.items(), "a part that was done was lost or done again"
         done = now
-    # how many fall inside a write depends on the machine's load; test_kill_and_resume places such kills for certain
-    print(f"{kills} kills, {inside_a_write} inside a write")
-    assert kills >= 15
+    assert kills >= 15 and inside_a_write >= 1
     assert not attempt(killed, lambda: False)
     assert not list(killed.rglob("*.tmp")) and not (killed / "parts" / "damaged").exists()
     for name in (RESULTS, "documents.parquet"):
