@@ -1,0 +1,145 @@
+"""Bytes to tokens and escapes and back: whatever the bytes, whatever the tokenizer loses."""
+
+import unicodedata
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_coder import neox_tokenizer, noise
+from tiny_text import SlowTokenizer, some_texts, tiny_tokenizer
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from infocomp.coding.pieces import (
+    ExactTokenizer,
+    Pieces,
+    join_pieces,
+    pack_escapes,
+    split_bytes,
+    unpack_escapes,
+)
+
+NFC = ExactTokenizer(neox_tokenizer())
+TEXT = "".join(some_texts(2))
+
+
+def word_piece() -> ExactTokenizer:
+    """A tokenizer that lowers case, drops accents and knows few words: almost nothing comes back."""
+    tokenizer = Tokenizer(models.WordPiece({"[UNK]": 0, "a": 1, "b": 2, "##c": 3}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFD(), normalizers.StripAccents(), normalizers.Lowercase()]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.decoder = decoders.WordPiece()
+    return ExactTokenizer(tokenizer)
+
+
+def metaspace() -> ExactTokenizer:
+    """As Llama 2's: a space before the text, '▁' for spaces, bytes for what has no token."""
+    tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    special = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    tokenizer.train_from_iterator([TEXT], trainers.BpeTrainer(vocab_size=400, special_tokens=special))
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return ExactTokenizer(tokenizer)
+
+
+TOKENIZERS = {"nfc": NFC, "few letters": ExactTokenizer(tiny_tokenizer()), "word piece": word_piece()}
+TOKENIZERS["metaspace"] = metaspace()
+
+
+def round_trip(data: bytes, tokenizer: ExactTokenizer = NFC) -> Pieces:
+    pieces = split_bytes(data, tokenizer)
+    assert join_pieces(pieces, tokenizer) == data
+    section = pack_escapes(pieces)
+    assert unpack_escapes(section, len(pieces.tokens)) == (pieces.texts, pieces.escapes)
+    assert bool(section) == bool(pieces.escapes)
+    return pieces
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+@given(st.one_of(st.text(max_size=60).map(lambda text: text.encode("utf-8", "surrogatepass")), st.binary(max_size=60)))
+@settings(max_examples=150, deadline=None, derandomize=True)
+def test_any_bytes_come_back_from_any_tokenizer(name, data):
+    round_trip(data, TOKENIZERS[name])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "plain",
+        "a\r\nb\rc\n",
+        "\ufeffwith a mark",
+        "nul\x00and\x01control\x7f",
+        "two  spaces   three    four\ttab",
+        unicodedata.normalize("NFC", "Việt Nam café 한국어 Å"),
+        "👩\u200d👩\u200d👧 and 👍🏽",
+        "a <|endoftext|> b <s> <pad>",
+    ],
+)
+def test_text_in_nfc_has_no_escape(text):
+    assert round_trip(text.encode()).escapes == ()
+
+
+def test_a_special_token_written_out_is_its_characters():
+    pieces = round_trip(b"a<|endoftext|>b")
+    special = neox_tokenizer().convert_tokens_to_ids("<|endoftext|>")
+    assert special not in pieces.tokens.tolist() and len(pieces.tokens) > 3
+
+
+@pytest.mark.parametrize("nfd", ["cafe\u0301", "\u212b", "\u1100\u1161\u11a8", "q\u0307\u0323"])
+def test_one_character_that_is_not_nfc_costs_at_most_sixty_four_bytes(nfd):
+    half = TEXT[:400]
+    pieces = round_trip((half + nfd + " " + half).encode())
+    assert 1 <= len(pack_escapes(pieces)) <= 64 and len(pieces.escapes) == 1
+    assert len(pieces.tokens) > 0.9 * len(split_bytes((half + half).encode(), NFC).tokens)
+
+
+def test_bytes_that_are_no_utf8_travel_alone():
+    data = (
+        TEXT[:300].encode() + b"\xff\xfe" + TEXT[300:600].encode() + "\ud800".encode("utf-8", "surrogatepass") + b" x"
+    )
+    pieces = round_trip(data)
+    assert pieces.escapes[0] == b"\xff\xfe" and pieces.escaped < 10
+
+
+def test_short_text_between_escapes_travels_with_them():
+    pieces = round_trip(TEXT[:200].encode() + b"\xffabc\xff" + TEXT[200:400].encode())
+    assert pieces.escapes == (b"\xffabc\xff",)
+
+
+def test_data_that_is_hardly_text_is_one_escape_of_about_its_size():
+    data = noise(5000)
+    pieces = round_trip(data)
+    assert len(pieces.tokens) == 0 and pieces.escapes == (data,)
+    assert len(pack_escapes(pieces)) <= len(data) + 8
+
+
+def test_many_escapes_that_look_alike_are_coded_short():
+    data = "e\u0301 and some more words here ".encode() * 500
+    pieces = round_trip(data)
+    assert len(pieces.escapes) == 500 and len(pack_escapes(pieces)) < 200
+
+
+def test_a_damaged_section_is_refused():
+    section = pack_escapes(split_bytes(TEXT[:200].encode() + b"\xff" + TEXT[200:400].encode(), NFC))
+    with pytest.raises(ValueError, match="the section of escapes cannot be read"):
+        unpack_escapes(b"\x07" + section[1:], 300)
+    with pytest.raises(ValueError, match="does not fit the tokens beside it"):
+        unpack_escapes(section, 1)
+    with pytest.raises(ValueError, match="the section of escapes"):
+        unpack_escapes(section[:-1], 300)
+
+
+def test_a_slow_tokenizer_is_refused():
+    with pytest.raises(ValueError, match="SlowTokenizer is no fast tokenizer"):
+        ExactTokenizer(SlowTokenizer())
+
+
+def test_a_real_tokenizer_gives_real_text_back_without_escapes(shared_data):
+    tokenizer = ExactTokenizer(Tokenizer.from_file(str(shared_data / "tokenizers/neox/tokenizer.json")))
+    for name in ("alice29.txt", "book1", "wiki.test.raw", "bronte.txt"):
+        pieces = round_trip((shared_data / "text" / name).read_bytes()[:100_000], tokenizer)
+        assert pieces.escapes == () or pieces.escaped <= 3  # the cut may fall inside a character
