@@ -11,10 +11,12 @@ same way has every token paid for.
 import hashlib
 import io
 import os
+import pickle
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
@@ -33,7 +35,7 @@ from infocomp.corpora.builtin import training_documents
 from infocomp.corpora.documents import Document
 from infocomp.training.optimizers import AdamWSettings, MuonSettings, OptimizerSettings
 from infocomp.training.schedule import CheckpointSettings, ScheduleSettings, ShuffledOrder
-from infocomp.training.state import not_written, write_atomically
+from infocomp.training.state import STATE, Row, not_written, write_atomically
 from infocomp.training.trainer import TRAINING, Hooks, Task, TrainerSettings, TrainingResult, train
 
 CHECKPOINTS = "checkpoints"
@@ -111,12 +113,7 @@ def train_series(
     """
     out = Path(out)
     shutil.rmtree(_unfinished(out), ignore_errors=True)
-    texts = [document.text for document in (training_documents() if documents is None else documents)]
-    if settings.text_bytes is not None:
-        texts = _part_of(texts, settings.text_bytes, settings.seed)
-    digest = _digest(texts, settings.vocabulary)
-    tokenizer = _tokenizer(texts, settings.vocabulary, out / TRAINING / f"tokenizer-{digest}.json")
-    tokens = _tokens(texts, tokenizer, out / TRAINING / f"tokens-{digest}.npy")
+    digest, tokenizer, tokens = _tokenised(settings, out, documents)
     windows = len(tokens) // settings.context_length
     if not windows:
         raise ValueError(
@@ -148,6 +145,75 @@ def train_series(
     return SeriesResult(checkpoints, settings.tokens_per_step, parameters, result)
 
 
+def one_epoch(settings: SeriesSettings, out: str | Path, documents: Sequence[Document] | None = None) -> SeriesSettings:
+    """The same settings with the most steps in which no window is read twice: what a prequential code allows.
+
+    The text is tokenised into OUT, where `train_series` takes it up. ValueError: the text has less than one batch.
+    """
+    _, _, tokens = _tokenised(settings, Path(out), documents)
+    windows = len(tokens) // settings.context_length
+    if windows < settings.batch:
+        raise ValueError(
+            f"the training text has {windows} windows of {settings.context_length} tokens, a batch {settings.batch}: "
+            "one epoch needs at least one whole batch; give more text or a smaller batch"
+        )
+    return settings.model_copy(update={"steps": windows // settings.batch})
+
+
+@dataclass(frozen=True)
+class SeriesRun:
+    """A run of `train_series`, read back from its folder.
+
+    rows: one for each step so far. saved: the steps of its checkpoints. tokens: the text that it trains on. tokenizer:
+    the file of it. `order` and the three numbers say which windows of the text each step read.
+    """
+
+    rows: list[Row]
+    saved: list[int]
+    tokens: Int[Tensor, "tokens"]
+    tokenizer: Path
+    batch: int
+    context_length: int
+    seed: int
+
+    @property
+    def windows(self) -> int:
+        return len(self.tokens) // self.context_length
+
+    @cached_property
+    def order(self) -> ShuffledOrder:
+        return ShuffledOrder(self.windows, self.batch, self.seed)
+
+    def presented(self, step: int) -> Int[Tensor, "batch context_length"]:
+        """The tokens that are predicted in the update from `step` to `step` + 1, in the order of its windows."""
+        return _windows(self.tokens, self.order(step), self.context_length)
+
+
+def read_series(out: str | Path) -> SeriesRun:
+    """What a run of `train_series` left in OUT/training, finished or not, as its state file tells it.
+
+    FileNotFoundError: no series was trained there. ValueError: a state that cannot be read, or is of another training.
+    """
+    folder = Path(out) / TRAINING
+    path = folder / STATE
+    if not path.is_file():
+        raise FileNotFoundError(f"{out} holds no {TRAINING}/{STATE}; give the folder of a run that trained a series")
+    try:
+        state: dict = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        identity = state["identity"]
+        digest = identity["training text and vocabulary"]
+        numbers = {name: identity[name] for name in ("batch", "context_length")} | {"seed": identity["settings.seed"]}
+        rows, saved = state["rows"], state["saved"]
+    except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path} is no state of a series ({reason}); train the series anew") from None
+    tokenizer, tokens = (folder / f"tokenizer-{digest}.json", folder / f"tokens-{digest}.npy")
+    for file in (tokenizer, tokens):
+        if not file.is_file():
+            raise FileNotFoundError(f"{file} is gone; call train_series again with the same text, which makes it anew")
+    return SeriesRun(rows, saved, torch.from_numpy(np.load(tokens)).long(), tokenizer, **numbers)
+
+
 @dataclass(frozen=True)
 class NextTokenLoss:
     """Mean nats per token over windows of one token stream: window i is the separator, then tokens i·length … ."""
@@ -157,11 +223,15 @@ class NextTokenLoss:
     separator: int
 
     def __call__(self, model: nn.Module, windows: Int[Tensor, "batch"]) -> Tensor:
-        targets = self.tokens[windows[:, None] * self.length + torch.arange(self.length)]
+        targets = _windows(self.tokens, windows, self.length)
         inputs = functional.pad(targets[:, :-1], (1, 0), value=self.separator)
         assert isinstance(model, GPTNeoXForCausalLM)
         hidden = model.gpt_neox(inputs, use_cache=False).last_hidden_state
         return functional.cross_entropy(model.lm_head(hidden).flatten(0, 1), targets.flatten())
+
+
+def _windows(tokens: Int[Tensor, "tokens"], windows: Int[Tensor, "batch"], length: int) -> Int[Tensor, "batch length"]:
+    return tokens[windows[:, None] * length + torch.arange(length)]
 
 
 def separator_id(tokenizer: Tokenizer) -> int:
@@ -234,6 +304,18 @@ def _no_progress_bar():
 def _flush(path: Path) -> None:
     with path.open("r+b") as file:
         os.fsync(file.fileno())
+
+
+def _tokenised(
+    settings: SeriesSettings, out: Path, documents: Sequence[Document] | None
+) -> tuple[str, Tokenizer, Int[Tensor, "tokens"]]:
+    """Hash of text and vocabulary, tokenizer, and the text as tokens, from OUT where an earlier call left them."""
+    texts = [document.text for document in (training_documents() if documents is None else documents)]
+    if settings.text_bytes is not None:
+        texts = _part_of(texts, settings.text_bytes, settings.seed)
+    digest = _digest(texts, settings.vocabulary)
+    tokenizer = _tokenizer(texts, settings.vocabulary, out / TRAINING / f"tokenizer-{digest}.json")
+    return digest, tokenizer, _tokens(texts, tokenizer, out / TRAINING / f"tokens-{digest}.npy")
 
 
 def _part_of(texts: Sequence[str], most: int, seed: int) -> list[str]:
