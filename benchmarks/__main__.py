@@ -7,13 +7,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does,
 
 import torch
 
-from benchmarks import analysis, bottleneck, estimator, memory, scaling
+from benchmarks import analysis, bottleneck, coding, estimator, memory, scaling
 from benchmarks.record import keep
 
 ALL = {
     "estimator": estimator.run,
     "analysis": analysis.run,
     "bottleneck": bottleneck.run,
+    "coding": coding.run,
     "memory": memory.run,
     "scaling": scaling.run,
 }

@@ -105,6 +105,47 @@ def sensitivity(
 
 
 @app.command()
+def compress(
+    file: Annotated[Path, typer.Argument(help="any file", show_default=False)],
+    model: Annotated[str, typer.Option("--model", help="checkpoint folder, run folder, or repository")],
+    revision: Annotated[str | None, typer.Option(help="checkpoint of a series, or revision of a repository")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="file to write [default: FILE.icz]")] = None,
+    chunk_tokens: Annotated[int | None, typer.Option(help="tokens a chunk: longer is smaller and slower")] = None,
+    context_length: Annotated[int | None, typer.Option(help="positions of a window [default: the model's]")] = None,
+    overlap: Annotated[int, typer.Option(help="tokens read again when a window of a longer chunk moves on")] = 0,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or float64")] = "float32",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="threads, for decompression too [default: torch's]")] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="decode and compare before anything is written")] = False,
+    compare: Annotated[bool, typer.Option("--compare", help="say what gzip, xz and PPMd make of the file")] = False,
+    force: Annotated[bool, typer.Option("--force", help="write over an existing file")] = False,
+) -> None:
+    """Compress any file with a language model; decompress gives it back byte for byte."""
+    with one_sentence():
+        from infocomp.studies.compression import CodecOptions, compress_and_tell
+
+        options = CodecOptions(chunk_tokens, context_length, overlap, dtype, device, threads)
+        compress_and_tell(file, model, revision, out, options, force, verify, compare)
+
+
+@app.command()
+def decompress(
+    file: Annotated[Path, typer.Argument(help="a file that compress wrote", show_default=False)],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="file to write [default: without .icz]")] = None,
+    model: Annotated[str | None, typer.Option(help="where the model is [default: where the file says]")] = None,
+    revision: Annotated[str | None, typer.Option(help="with --model")] = None,
+    device: Annotated[str | None, typer.Option(help="of the same kind [default: what the file says]")] = None,
+    attempt: Annotated[bool, typer.Option("--attempt", help="try with other libraries; the checksum decides")] = False,
+    force: Annotated[bool, typer.Option("--force", help="write over an existing file")] = False,
+) -> None:
+    """Give back the file that was compressed, or say why not and write nothing."""
+    with one_sentence():
+        from infocomp.studies.compression import decompress_and_tell
+
+        decompress_and_tell(file, out, model, revision, force, attempt, device)
+
+
+@app.command()
 def status(folder: Folder) -> None:
     """Count the units of a run: planned, done, failed; and say who works on it."""
     with one_sentence():

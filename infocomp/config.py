@@ -21,6 +21,7 @@ VOLATILE = "volatile: changes how a run is done, not what comes out"
 """Marks a setting that `config_hash` leaves out: `device: Annotated[str, VOLATILE] = "auto"`."""
 
 _STUDIES = {
+    "coding": "infocomp.studies.coding_rate:CodingConfig",
     "information_plane": "infocomp.studies.information_plane:InformationPlaneConfig",
 }
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import random
 
 import numpy as np
@@ -10,13 +11,24 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_coder import TOKENS, neox_coder, neox_model, neox_tokenizer, noise, other_coder
+from tiny_models import tiny_model
 from tiny_text import some_texts
+from transformers import AutoModelForCausalLM, BloomConfig
 
 from infocomp.activations.stream import stream
 from infocomp.checkpoints.integrity import weights_fingerprint
-from infocomp.coding.codec import Coder, cache_bytes, compress, decompress, default_chunking
+from infocomp.coding.codec import (
+    Coder,
+    arithmetic_probe,
+    cache_bytes,
+    compress,
+    decompress,
+    default_chunking,
+    named,
+)
 from infocomp.coding.container import Container
-from infocomp.coding.lockstep import Chunking
+from infocomp.coding.lockstep import Chunking, Lockstep
+from infocomp.coding.machine import LIBRARIES, NAMES, differences, environment, reproducible
 from infocomp.coding.rate import CodeLength
 from infocomp.corpora.documents import Document
 from infocomp.corpora.tokens import tokenise
@@ -214,6 +226,130 @@ def test_other_libraries_are_refused_and_can_be_tried():
         decompress(changed(file, environment=here | {"device": "cuda"}), CODER, attempt=True)
 
 
+@pytest.mark.parametrize("name", ["device", "processor", *LIBRARIES])
+def test_every_entry_of_the_environment_is_compared_and_must_be_there(name):
+    here = environment(torch.device("cpu"))
+    assert differences(here, here) == [] and set(here) == set(NAMES) and here == environment(torch.device("cpu:0"))
+    assert differences(here | {name: "other"}, here) == [f"{NAMES[name]} other there and {here[name]} here"]
+    assert len(differences({key: value for key, value in here.items() if key != name}, here)) == 1
+
+
+def settings_of_torch() -> tuple:
+    return (
+        torch.get_num_threads(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.utils.deterministic.fill_uninitialized_memory,
+        torch.get_float32_matmul_precision(),
+        os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
+    )
+
+
+@pytest.mark.parametrize("workspace", [None, ":16:8"])
+def test_settings_are_held_while_something_is_coded_and_given_back_whatever_happens(monkeypatch, workspace):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    if workspace:
+        monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", workspace)
+    before = settings_of_torch()
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_float32_matmul_precision("high")
+    others = settings_of_torch()
+    try:
+        with pytest.raises(ValueError, match="in between"), reproducible(3):
+            assert settings_of_torch() == (3, True, False, False, "highest", workspace or ":4096:8")
+            raise ValueError("in between")
+        assert settings_of_torch() == others != before
+    finally:
+        torch.use_deterministic_algorithms(before[1], warn_only=before[2])
+        torch.set_float32_matmul_precision(before[4])
+
+
+def threads_seen(monkeypatch, work) -> set[tuple[int, bool]]:
+    """With how many threads the model was read while `work` was done, and whether with deterministic algorithms."""
+    seen = set()
+    read_group, decode = Lockstep.read_group, Lockstep.decode
+
+    def note():
+        seen.add((torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()))
+
+    monkeypatch.setattr(Lockstep, "read_group", lambda *given: (note(), read_group(*given))[1])
+    monkeypatch.setattr(Lockstep, "decode", lambda *given: (note(), decode(*given))[1])
+    work()
+    return seen
+
+
+def test_the_threads_that_were_asked_for_are_those_of_coding_and_of_decoding(monkeypatch):
+    files = []
+    seen = threads_seen(monkeypatch, lambda: files.append(compress(TEXT[:90], CODER, threads=2).file))
+    assert seen == {(2, True)} and Container.unpack(files[0]).header["threads"] == 2
+    assert threads_seen(monkeypatch, lambda: decompress(files[0], CODER)) == {(2, True)}
+
+
+def test_the_probe_reads_three_steps_of_as_many_lanes_as_the_first_group(monkeypatch):
+    lockstep, shapes = Lockstep(CODER.model, Chunking(16, 32, 0, 4), TOKENS, 0), []
+    forward = CODER.model.forward
+
+    def seen(**given):
+        shapes.append(tuple(given["input_ids"].shape))
+        return forward(**given)
+
+    monkeypatch.setattr(CODER.model, "forward", seen)
+    assert len(arithmetic_probe(lockstep, 100)) == 16 and shapes == [(4, 1)] * 3
+    assert arithmetic_probe(lockstep, 0) == ""
+
+
+def test_a_file_that_ends_otherwise_is_found_by_the_checksum_of_all_of_it():
+    """Also with --attempt, and though every checksum of the container holds."""
+    file = compress(TEXT[:400] + b"\xff", CODER).file
+    container = Container.unpack(file)
+    other = Container(container.header, container.escapes[:-1] + b"\xfe", container.payload).pack()
+    for attempt in (False, True):
+        with pytest.raises(ValueError, match="another checksum than what went in"):
+            decompress(other, CODER, attempt=attempt)
+
+
+def test_the_file_says_how_many_symbols_and_which_beginning_it_was_written_with():
+    """What a coder at hand would take in their place plays no part."""
+    fewer = dataclasses.replace(CODER, bos=5)
+    assert decompress(compress(TEXT[:200], fewer).file, CODER) == TEXT[:200]
+
+
+def test_the_token_before_a_text_is_that_of_the_beginning_or_else_of_the_end():
+    tokenizer = neox_tokenizer()
+    assert tokenizer.bos_token_id == 0 != tokenizer.eos_token_id
+    assert Coder.of(neox_model(), tokenizer, "", "a").bos == 0
+    tokenizer.bos_token = None
+    assert Coder.of(neox_model(), tokenizer, "", "a").bos == tokenizer.eos_token_id
+
+
+def test_a_model_is_put_into_eval_mode():
+    model = neox_model().train()
+    assert not Coder.of(model, neox_tokenizer(), "", "a").model.training and not model.training
+
+
+def test_symbols_are_those_of_the_tokenizer_with_what_was_added():
+    assert CODER.vocabulary == TOKENS
+    assert dataclasses.replace(CODER, model=neox_model(columns=TOKENS)).vocabulary == TOKENS
+    with pytest.raises(ValueError, match=f"knows token {TOKENS - 1}, and the model predicts {TOKENS - 1} tokens"):
+        _ = dataclasses.replace(CODER, model=neox_model(columns=TOKENS - 1)).vocabulary
+
+
+def test_the_commit_is_named_before_the_revision():
+    header = Container.unpack(compress(b"a", dataclasses.replace(CODER, revision="main", commit="c0ffee")).file).header
+    assert header["revision"] == "main" and header["commit"] == "c0ffee"
+    assert named(header) == "tiny-neox at c0ffee"
+    assert named(header | {"commit": None}) == "tiny-neox at main"
+    assert named(header | {"commit": None, "revision": None}) == "tiny-neox"
+
+
+def test_nothing_is_said_of_shares_of_nothing():
+    empty, escaped = compress(b"", CODER), compress(TEXT[:297] + b"\xff\xfe\xfd", CODER)
+    assert empty.bits_per_byte is None and empty.escape_share == 0 and empty.payload_bytes == 0
+    assert escaped.escape_share == 0.01 and escaped.bits_per_byte == 8 * len(escaped.file) / 300
+    assert compress(noise(300), CODER).payload_bytes == 0
+
+
 def test_the_header_names_what_decides():
     header = Container.unpack(compress(TEXT[:300], CODER).file).header
     assert header["model"] == "tiny-neox" and header["weights"] == weights_fingerprint(CODER.model)
@@ -230,6 +366,12 @@ def test_chunks_are_as_long_as_the_context_where_many_go_side_by_side():
     many, few = default_chunking(CODER, 10**6), default_chunking(CODER, 100)
     assert many.chunk_tokens == few.chunk_tokens == 31 and many.context_length == 32
     assert default_chunking(CODER, 100, chunk_tokens=500, overlap=8) == Chunking(500, 32, 8, 128)
+    assert default_chunking(CODER, 100, context_length=32) == Chunking(31, 32, 0, 128)
+    assert default_chunking(CODER, 100, context_length=16) == Chunking(15, 16, 0, 128)
+    assert default_chunking(CODER, 100, chunk_tokens=9, overlap=30) == Chunking(9, 10, 8, 128)
+    without = dataclasses.replace(CODER, bos=None)
+    assert default_chunking(without, 100) == Chunking(32, 32, 0, 128)
+    assert default_chunking(without, 100, chunk_tokens=1) == Chunking(1, 2, 0, 128)
     with pytest.raises(ValueError, match="context_length is 64, and the model reads 32 positions"):
         default_chunking(CODER, 100, context_length=64)
 
@@ -241,10 +383,22 @@ def test_a_long_context_is_given_up_where_the_text_is_short(monkeypatch):
     assert default_chunking(CODER, 500).chunk_tokens == 256
     monkeypatch.setattr("infocomp.coding.codec.CACHE_BUDGET", 5 * 1001 * cache_bytes(CODER.model))
     assert default_chunking(CODER, 32 * 1000).lanes == 5
+    monkeypatch.setattr("infocomp.coding.codec.CACHE_BUDGET", 1)
+    assert default_chunking(CODER, 32 * 1000).lanes == 1
+
+
+def test_a_model_that_names_no_length_of_its_own_reads_2048_positions():
+    model = AutoModelForCausalLM.from_config(BloomConfig(vocab_size=TOKENS, hidden_size=32, n_layer=1, n_head=4))
+    assert default_chunking(dataclasses.replace(CODER, model=model), 10**6).context_length == 2048
 
 
 def test_bytes_of_the_cache_by_hand():
     assert cache_bytes(CODER.model) == 2 * 2 * 32 * 4  # keys and values, layers, dimensions, bytes
+    assert cache_bytes(neox_model(dtype=torch.bfloat16)) == 2 * 2 * 32 * 2
+    assert cache_bytes(tiny_model("llama")) == 2 * 3 * 2 * 8 * 4  # two of four heads
+    model = tiny_model("qwen3")
+    model.config.head_dim = 16  # other than dimensions over heads
+    assert cache_bytes(model) == 2 * 3 * 2 * 16 * 4
 
 
 def test_a_tokenizer_with_more_tokens_than_the_model_is_refused():

@@ -48,6 +48,19 @@ def test_by_hand_on_three_symbols():
     assert (weights + 1).tolist() == pytest.approx((shares * TOTAL).tolist(), abs=2)
 
 
+def test_what_rounding_leaves_goes_to_the_most_probable_symbol():
+    logits = torch.zeros((6, 7))
+    tops = torch.arange(1, 7)
+    logits[torch.arange(6), tops] = torch.linspace(0.5, 6, 6)
+    for row, top in zip(integer_weights(logits), tops.tolist(), strict=True):
+        assert len(set(np.delete(row, top))) == 1
+
+
+def test_bits_by_hand():
+    weights = integer_weights(torch.tensor([[0.0, -torch.inf], [0.0, 0.0], [-torch.inf, 0.0]]))
+    assert coded_bits(weights, np.array([1, 0, 1])) == pytest.approx(24 + 1 + 0, abs=1e-6)
+
+
 def test_what_was_never_seen_keeps_one_count_and_minus_infinity_is_allowed():
     weights = integer_weights(torch.tensor([[0.0, -torch.inf, -60.0]]))[0]
     assert weights.tolist() == [TOTAL - 3, 0, 0]
@@ -83,8 +96,18 @@ def test_rows_do_not_depend_on_the_rows_beside_them():
     assert all((integer_weights(row[None])[0] == others).all() for row, others in zip(logits, together, strict=True))
 
 
+def test_no_row_at_all_is_no_symbol():
+    none, some = integer_weights(torch.zeros((0, 4))), integer_weights(torch.zeros((1, 4)))
+    writer = RangeWriter()
+    for symbols, weights in (([], none), ([2], some), ([], none)):
+        writer.write(np.array(symbols, dtype=np.int32), weights)
+    reader = RangeReader(writer.words())
+    assert [reader.read(weights).tolist() for weights in (none, some, none)] == [[], [2], []]
+
+
 def test_uniform_weights_differ_by_the_remainder_only():
     weights = uniform_weights(2, 1000)
+    assert weights.shape == (2, 1000) and (weights[0] == weights[1]).all()
     assert np.unique(np.sort(weights, axis=1)[:, :-1]).size == 1 and (weights.sum(axis=1) == TOTAL - 1000).all()
 
 
@@ -99,6 +122,8 @@ def test_logits_that_are_no_numbers_are_refused(wrong):
 def test_too_many_symbols_or_none_are_refused():
     with pytest.raises(ValueError, match="logits have 0 symbols"):
         integer_weights(torch.zeros((1, 0)))
+    with pytest.raises(ValueError, match=f"logits have {TOTAL // 2} symbols"):
+        integer_weights(torch.zeros((1, 1)).expand(1, TOTAL // 2))
 
 
 def test_symbols_and_rows_that_do_not_fit_are_refused():
@@ -107,5 +132,7 @@ def test_symbols_and_rows_that_do_not_fit_are_refused():
         RangeWriter().write(np.array([1]), weights)
     with pytest.raises(ValueError, match="symbols go from 1 to 4, and weights are for 0 to 3"):
         RangeWriter().write(np.array([1, 4]), weights)
+    with pytest.raises(ValueError, match="symbols go from -1 to 1, and weights are for 0 to 3"):
+        RangeWriter().write(np.array([1, -1]), weights)
     with pytest.raises(ValueError, match="the coded stream has 5 bytes, and is made of words of 4"):
         RangeReader(b"12345")

@@ -6,6 +6,7 @@ import torch
 from tiny_coder import COLUMNS, POSITIONS, TOKENS, neox_model
 from tiny_models import ARCHITECTURES, VOCABULARY, tiny_model
 from tiny_text import token_corpus
+from transformers import AutoModelForCausalLM, Qwen3Config
 
 from infocomp.activations.stream import stream
 from infocomp.coding.lockstep import Chunking, Lockstep
@@ -90,6 +91,37 @@ def test_code_lengths_are_those_of_a_parallel_pass_over_the_same_windows(archite
     assert nats_of(lockstep, corpus.tokens) == pytest.approx(parallel, abs=2e-4)
 
 
+@pytest.mark.parametrize("overlap", [0, 9])
+def test_layers_with_a_window_of_their_own_keep_to_it(overlap):
+    """Of three layers the first sees everything and the others eight tokens."""
+    config = Qwen3Config(
+        vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, use_sliding_window=True, sliding_window=8, max_window_layers=1,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    assert len(set(model.config.layer_types)) == 2
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    corpus = token_corpus([100])
+    windows = cut_windows(corpus, POSITIONS, 1, POSITIONS - 1 - overlap, "window", BOS)
+    rate = CodeLength(model)
+    stream(model, windows, [rate])
+    parallel = np.zeros(100)
+    parallel[windows.scored_tokens] = rate.nats()
+    lockstep = Lockstep(model, Chunking(100, POSITIONS, overlap, 1), VOCABULARY, BOS)
+    assert nats_of(lockstep, corpus.tokens) == pytest.approx(parallel, abs=1e-3)
+
+
+def test_progress_counts_every_token_once():
+    lockstep = Lockstep(neox_model(), Chunking(10, POSITIONS, 0, 3), TOKENS, BOS)
+    forwards, backwards = [], []
+    lockstep.encode(sequence(37), lambda logits, targets: None, forwards.append)
+    lockstep.decode(37, lambda logits: np.zeros(len(logits), np.int32), backwards.append)
+    assert sum(forwards) == 37 and backwards == forwards
+
+
 def test_chunks_start_anew():
     lockstep = Lockstep(neox_model(), Chunking(10, POSITIONS, 0, 3), TOKENS, BOS)
     tokens = sequence(60)
@@ -106,7 +138,11 @@ def test_without_a_bos_the_first_token_of_a_window_is_predicted_by_equal_logits(
 def test_bad_chunkings_are_refused():
     with pytest.raises(ValueError, match="chunk_tokens and lanes must be at least 1, got 0 and 4"):
         Chunking(0, 32, 0, 4)
+    with pytest.raises(ValueError, match="chunk_tokens and lanes must be at least 1, got 4 and 0"):
+        Chunking(4, 32, 0, 0)
     with pytest.raises(ValueError, match="context_length must be at least 2 positions, got 1"):
         Chunking(4, 1, 0, 4)
     with pytest.raises(ValueError, match="overlap must lie between 0 and 30 tokens for a context of 32, got 31"):
         Chunking(4, 32, 31, 4)
+    with pytest.raises(ValueError, match="overlap must lie between 0 and 30 tokens for a context of 32, got -1"):
+        Chunking(4, 32, -1, 4)

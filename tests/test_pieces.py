@@ -2,6 +2,7 @@
 
 import unicodedata
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,6 +10,7 @@ from tiny_coder import neox_tokenizer, noise
 from tiny_text import SlowTokenizer, some_texts, tiny_tokenizer
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from infocomp.coding.classical import Coder
 from infocomp.coding.pieces import (
     ExactTokenizer,
     Pieces,
@@ -110,6 +112,37 @@ def test_short_text_between_escapes_travels_with_them():
     assert pieces.escapes == (b"\xffabc\xff",)
 
 
+@pytest.mark.parametrize("length, escapes", [(15, 1), (16, 2)])
+def test_sixteen_characters_are_enough_to_stand_alone(length, escapes):
+    assert len(round_trip(TEXT[:99].encode() + b"\xff" + TEXT[:length].encode() + b"\xff").escapes) == escapes
+
+
+@pytest.mark.parametrize("escaped, tokens", [(290, True), (310, False)])
+def test_text_beside_as_many_bytes_that_are_none_is_still_text(escaped, tokens):
+    pieces = round_trip(TEXT[:300].encode() + b"\xff" * escaped)
+    assert (len(pieces.tokens) > 0) is tokens and pieces.escaped == (escaped if tokens else 300 + escaped)
+
+
+def test_padding_and_truncation_of_the_tokenizer_play_no_part():
+    tokenizer = neox_tokenizer()
+    tokenizer.backend_tokenizer.enable_padding(length=200)
+    tokenizer.backend_tokenizer.enable_truncation(5)
+    pieces = round_trip(TEXT[:400].encode(), ExactTokenizer(tokenizer))
+    assert pieces.escapes == () and pieces.tokens.tolist() == split_bytes(TEXT[:400].encode(), NFC).tokens.tolist()
+
+
+def test_words_that_only_together_do_not_come_back_cost_their_line():
+    tokenizer = ExactTokenizer(tiny_tokenizer(normalizer=normalizers.Replace("x y", "xy"), whole_alphabet=True))
+    lines = [TEXT[:80].encode() + b"\n", b"here is an x y in a line\n", TEXT[80:160].encode() + b"\n"]
+    assert round_trip(b"".join(lines), tokenizer).escapes == (lines[1],)
+
+
+def test_a_tokenizer_that_is_wrong_about_itself_is_found_before_anything_is_coded(monkeypatch):
+    monkeypatch.setattr(ExactTokenizer, "gives_back", lambda self, texts: [True] * len(texts))
+    with pytest.raises(RuntimeError, match="the tokenizer does not give back 6 bytes even in pieces"):
+        split_bytes("cafe\u0301".encode(), NFC)
+
+
 def test_data_that_is_hardly_text_is_one_escape_of_about_its_size():
     data = noise(5000)
     pieces = round_trip(data)
@@ -123,10 +156,34 @@ def test_many_escapes_that_look_alike_are_coded_short():
     assert len(pieces.escapes) == 500 and len(pack_escapes(pieces)) < 200
 
 
+def one_escape(data: bytes) -> Pieces:
+    return Pieces(np.zeros(0, np.int32), (0, 0), (data,))
+
+
+@pytest.mark.parametrize("data, method", [(b"few", 0), (noise(900), 0), (noise(900) * 9, 1), (TEXT.encode(), 2)])
+def test_escapes_take_the_shortest_of_three_ways(data, method):
+    section = pack_escapes(one_escape(data))
+    assert section[0] == method and unpack_escapes(section, 0) == ((0, 0), (data,))
+
+
+def test_a_way_that_does_not_give_back_is_not_taken(monkeypatch):
+    monkeypatch.setattr("infocomp.coding.pieces._PPMD", Coder(lambda data: b"", lambda code, length: b"wrong", {}))
+    assert pack_escapes(one_escape(TEXT.encode()))[0] == 0
+
+
+@pytest.mark.parametrize("length", [1, 127, 128, 129, 255, 256, 16_383, 16_384, 2_097_152])
+def test_lengths_of_any_size_come_back(length):
+    pieces = Pieces(np.zeros(0, np.int32), (length, 0), (b"\xff" * length,))
+    assert unpack_escapes(pack_escapes(pieces), length) == (pieces.texts, pieces.escapes)
+
+
 def test_a_damaged_section_is_refused():
     section = pack_escapes(split_bytes(TEXT[:200].encode() + b"\xff" + TEXT[200:400].encode(), NFC))
     with pytest.raises(ValueError, match="the section of escapes cannot be read"):
         unpack_escapes(b"\x07" + section[1:], 300)
+    for ends_early in (b"\x00", b"\x00\x80", b"\x00\x05\x01"):
+        with pytest.raises(ValueError, match="the section of escapes cannot be read"):
+            unpack_escapes(ends_early, 300)
     with pytest.raises(ValueError, match="does not fit the tokens beside it"):
         unpack_escapes(section, 1)
     with pytest.raises(ValueError, match="the section of escapes"):

@@ -5,8 +5,9 @@ import random
 import numpy as np
 import pytest
 
+from infocomp.coding.kinds import RULES, Lexicon, Rules, kinds_of
 from infocomp.coding.ppm import byte_code_lengths
-from infocomp.coding.retention import ALL, RULES, Lexicon, Rules, by_document, kinds_of, retention
+from infocomp.coding.retention import ALL, by_document, retention
 
 PIECES = [
     *(

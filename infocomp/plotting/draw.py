@@ -1,7 +1,7 @@
 """Every figure of a table, each as PDF and PNG with the CSV of exactly what was drawn."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,23 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from infocomp.plotting import bound, bound_plane, curves, estimates, heatmaps, planes, profile, style
+from infocomp.plotting import (
+    bound,
+    bound_plane,
+    coding_chunks,
+    coding_context,
+    coding_retention,
+    coding_table,
+    coding_training,
+    coding_widths,
+    curves,
+    estimates,
+    heatmaps,
+    planes,
+    profile,
+    style,
+)
+from infocomp.plotting.coding_selection import coding_models, coding_rows, coding_texts, of_coding, only_coding
 from infocomp.plotting.selection import NothingToDraw, corpora, drawable, models
 
 
@@ -40,6 +56,20 @@ PAGES = (
     Page("layer_profile", profile.layer_profile_rows, profile.draw_layer_profile, per_model=True),
 )
 
+CODING_PAGES = (
+    Page("coding_training", coding_training.coding_training_rows, coding_training.draw_coding_training),
+    Page("coding_context", coding_context.coding_context_rows, coding_context.draw_coding_context),
+    Page("coding_chunks", coding_chunks.coding_chunks_rows, coding_chunks.draw_coding_chunks),
+    Page("coding_widths", coding_widths.coding_widths_rows, coding_widths.draw_coding_widths, per_model=True),
+    Page(
+        "coding_retention",
+        coding_retention.coding_retention_rows,
+        coding_retention.draw_coding_retention,
+        per_model=True,
+    ),
+)
+CODING_TABLE = Page("coding_table", coding_table.coding_table_rows, coding_table.draw_coding_table)
+
 
 def draw_all(
     table: pd.DataFrame,
@@ -49,12 +79,29 @@ def draw_all(
 ) -> list[Path]:
     """Write every figure the table allows into `out_dir`; what it does not allow is told in one sentence each.
 
+    Figures of the study of coding are the exception: a table without their rows is silent about them, and one with
+    nothing else is silent about the information plane.
+
     `changes` (`plotting.changes.read_changes`) say which changes between checkpoints stand up; without them no figure
     speaks of it. Returns the files written: for each figure a PDF, a PNG and a CSV. Where the table holds several texts
     or models, a figure of one text or model has its name in the file's name.
     """
-    texts = corpora(table) if "corpus" in table and "estimator" in table else []
     written = []
+    for name, page, rows in figures_of(table, tell, changes):
+        written += style.save(page.draw(rows), out_dir, name, rows)
+    return written
+
+
+def figures_of(
+    table: pd.DataFrame, tell: Callable[[str], None] = print, changes: pd.DataFrame | None = None
+) -> Iterator[tuple[str, Page, pd.DataFrame]]:
+    """What `draw_all` draws, in its order: the file's name, the page and its rows. Tells as `draw_all` does."""
+    if of_coding(table).any():
+        yield from _of_coding(table)
+        if only_coding(table):
+            return
+        table = table[~of_coding(table)]
+    texts = corpora(table) if "corpus" in table and "estimator" in table else []
     for text in texts or [None]:
         for page in PAGES:
             for model in _models(table, text) if page.per_model else [None]:
@@ -67,8 +114,26 @@ def draw_all(
                 except NothingToDraw as reason:
                     tell(f"{name} is not drawn: {reason}.")
                     continue
-                written += style.save(page.draw(rows), out_dir, name, rows)
-    return written
+                yield name, page, rows
+
+
+def _of_coding(table: pd.DataFrame) -> Iterator[tuple[str, Page, pd.DataFrame]]:
+    """The figures of the study of coding; what a table has no rows for is left out without a word."""
+    texts = coding_texts(table)
+    wanted: list[tuple[str, Page, dict[str, Any]]] = [(CODING_TABLE.name, CODING_TABLE, {})]
+    for text in texts:
+        models = coding_models(coding_rows(table, text))
+        for page in CODING_PAGES:
+            for model in models if page.per_model else [None]:
+                name = page.name + (_slug(text) if len(texts) > 1 else "")
+                name += _slug(model) if model is not None and len(models) > 1 else ""
+                wanted.append((name, page, {"corpus": text} | ({"model": model} if page.per_model else {})))
+    for name, page, chosen in wanted:
+        try:
+            rows = page.rows(table, **chosen)
+        except NothingToDraw:
+            continue
+        yield name, page, rows
 
 
 def _models(table: pd.DataFrame, text: str | None) -> list[str | None]:

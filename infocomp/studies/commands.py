@@ -38,7 +38,7 @@ def run_and_tell(config: Path | dict, settings: Sequence[str], out: Path, wandb_
         report.end()
         live.close()
     if (Path(out) / "results.parquet").exists():
-        print(summary(read(out)))
+        print(getattr(study, "summary", summary)(read(out)))
         print(f"\ntable   {out}/results.parquet")
     if figures:
         print(f"figures {out}/figures ({len({path.stem for path in figures})} as PDF, PNG and the CSV that was drawn)")

@@ -4,12 +4,9 @@ Units: one for each checkpoint and corpus, one control (random Gaussian rows) an
 corpus, and, where the model is trained by the run itself, one for the training.
 """
 
-import gc
-import hashlib
-import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,11 +15,8 @@ import torch
 from pydantic import BeforeValidator, Field
 
 from infocomp.activations.sites import resolve_sites
-from infocomp.checkpoints.integrity import duplicates
-from infocomp.checkpoints.source import Checkpoint, DirectorySource, HubSource, Loaded, SingleSource, Source
+from infocomp.checkpoints.source import Checkpoint, DirectorySource, Source
 from infocomp.config import StudyConfig
-from infocomp.corpora.builtin import training_documents
-from infocomp.corpora.documents import read_documents
 from infocomp.execution.runner import Unit, UnitResult
 from infocomp.execution.session import Report
 from infocomp.execution.store import Store, unit_name
@@ -32,6 +26,13 @@ from infocomp.plotting.draw import draw_all
 from infocomp.studies.changes import write_changes
 from infocomp.studies.information_probe import scratch_folder, scratch_needed
 from infocomp.studies.measurement import CONTROL_SITE, measure_control, measure_corpus
+from infocomp.studies.model_source import (
+    StudiedModel,
+    configuration_hash,
+    corpus_cache,
+    device_of,
+    revision_columns,
+)
 from infocomp.studies.planning import (
     CLASSICAL_BYTES_A_SECOND,
     FIGURE_SECONDS,
@@ -56,8 +57,6 @@ from infocomp.studies.settings import (
     as_tuple,
 )
 from infocomp.studies.text_units import bound_unit, classical_unit
-from infocomp.training.series import SeriesSettings, checkpoint_folder, is_checkpoint, train_series
-from infocomp.units import bits
 
 CONTROL_REVISION = "control"
 INSIDE_A_BLOCK = re.compile(r"blocks\.[^.]+\.((attn|mlp|ln\d)\b.*|hook_(attn_out|mlp_out|resid_mid|\w+_input|\w+_in))")
@@ -92,81 +91,25 @@ class InformationPlane:
         self.config, self.out = config, Path(out)
         self.scratch = scratch_folder(Path(config.compute.scratch) if config.compute.scratch else None, self.out)
         self.advance: Advance = lambda positions: None
-        self._loaded: Loaded | None = None
+        self.model = StudiedModel(config.model, config.compute, self.out)
         if config.compute.threads is not None:
             torch.set_num_threads(config.compute.threads)
 
     # --- where the model comes from -------------------------------------------------------------------------------
 
-    @cached_property
+    @property
     def source(self) -> Source:
         """The checkpoints; for a series trained by this run, those in OUT/checkpoints."""
-        model = self.config.model
-        if model.source == "hub":
-            assert model.repository is not None
-            return HubSource(
-                model.repository, model.revisions, model.cache_dir, evict=not model.keep, endpoint=model.endpoint
-            )
-        if model.source == "folder":
-            assert model.path is not None
-            return DirectorySource(model.path, model.revisions, model.table_name, model.batch_tokens)
-        if model.source == "single":
-            where = model.path or model.repository
-            assert where is not None
-            return SingleSource(where, model.revision, model.cache_dir, evict=not model.keep, endpoint=model.endpoint)
-        batch_tokens = model.batch_tokens or self.series.tokens_per_step
-        return DirectorySource(self.out / "checkpoints", model.revisions, model.table_name, batch_tokens)
-
-    @property
-    def series(self) -> SeriesSettings:
-        """How the run's own model is trained."""
-        return self.config.model.series or SeriesSettings()
-
-    def series_steps(self) -> list[int]:
-        """Steps at which the run's own model is saved."""
-        return self.series.checkpoints.steps(self.series.steps)
-
-    def untrained(self) -> bool:
-        """Whether a checkpoint of the run's own model is still missing."""
-        return not all(is_checkpoint(checkpoint_folder(self.out, step)) for step in self.series_steps())
+        return self.model.source
 
     @property
     def trains(self) -> bool:
         """Whether this run trains its own model."""
-        return self.config.model.source == "series"
+        return self.model.trains
 
-    def training_unit(self, report: Report) -> Unit:
-        """Train the series; a run that was killed goes on from its last state."""
-        settings, name = self.series, self.config.model.table_name
-        text = self.config.model.text
-        decides = {"settings": settings.model_dump(mode="json"), "model": name}
-        documents = training_documents() if text is None else read_documents(text)
-        decides |= {"text": [hashlib.sha256(document.text.encode()).hexdigest() for document in documents]}
-        unit = unit_name(study="training", **decides)
-
-        def run() -> UnitResult:
-            done = [0]
-
-            def advance(step: int, steps: int, loss: float) -> None:
-                report.advance(step - done[0])
-                report.detail(f"loss {bits(loss):.3f} bits/token")
-                done[0] = step
-
-            trained = train_series(settings, self.out, advance, documents)
-            if trained.training.status != "ok":
-                raise ValueError(f"training stopped: {trained.training.message}")
-            common = {"model": name, "quantity": "training_loss", "estimator": "code_length", "draw": "mean"}
-            common |= {"unit": "bits/token", "seed": settings.seed, "in_training": "known"}
-            rows = [
-                common
-                | {"revision": f"step{row['step']}", "step": row["step"], "tokens_seen": row["tokens"]}
-                | {"value": bits(float(row["loss"]))}
-                for row in trained.training.rows
-                if row["step"] in trained.checkpoints
-            ]
-            return UnitResult(rows)
-
-        return Unit(unit, f"train {name}", {"model": name, "revision": "training"}, run)
+    def untrained(self) -> bool:
+        """Whether a checkpoint of the run's own model is still missing."""
+        return self.model.untrained()
 
     # --- texts ----------------------------------------------------------------------------------------------------
 
@@ -181,17 +124,11 @@ class InformationPlane:
 
     def phases(self, report: Report) -> Iterator[tuple[str, list[Unit]]]:
         """Training first where there is any, then everything that is measured."""
-        if self.trains:
-            unit = self.training_unit(report)
-            if self.untrained():
-                Store(self.out).part_path(unit.name).unlink(missing_ok=True)
-                report.begin("training", self.series.steps, "step")
-            yield "train", [unit]
-            report.end()
+        yield from self.model.training_phase(report)
         report.note(f"reading and labelling {len(self.config.corpora)} text(s)")
         self.check_before_loading()
         units = self.units()
-        same = self.duplicates()
+        same = self.model.duplicates()
         for revision, first in same.items():
             report.note(f"{revision} holds the same weights as {first}: flagged in the table, hollow in figures")
         report.begin("measuring", self.positions(), "token")
@@ -231,8 +168,8 @@ class InformationPlane:
             untrained = self.trains and self.untrained()
             if untrained:
                 report.note("calibrating: a few steps of training")
-                parts["training"] = training_time(self.series, Path(folder))
-                source, steps = DirectorySource(Path(folder) / "checkpoints"), len(self.series_steps())
+                parts["training"] = training_time(self.model.series, Path(folder))
+                source, steps = DirectorySource(Path(folder) / "checkpoints"), len(self.model.series_steps())
             checkpoints = source.list()
             report.note("reading and labelling the text")
             orders = self.config.estimator.orders
@@ -272,7 +209,7 @@ class InformationPlane:
             scratch=scratch,
             seconds=sum(parts.values()),
             parts=parts,
-            duplicates={} if untrained else self.duplicates(),
+            duplicates={} if untrained else self.model.duplicates(),
             notes=notes,
         )
 
@@ -294,10 +231,6 @@ class InformationPlane:
         """Positions of all forward passes together, for a progress bar."""
         return len(self.source.list()) * sum(prepared.windows.total_positions for prepared in self.corpora)
 
-    def duplicates(self) -> dict[str, str]:
-        """Revisions whose files equal those of an earlier one, known before anything runs."""
-        return duplicates([(one.revision.name, one.files_fingerprint) for one in self.source.list()])
-
     def _checkpoint_unit(self, checkpoint: Checkpoint, prepared: PreparedCorpus) -> Unit:
         name = self.config.model.table_name
         describe = {"model": name, "revision": checkpoint.revision.name, "corpus": prepared.name}
@@ -316,7 +249,7 @@ class InformationPlane:
                 self.advance(positions)
 
             try:
-                loaded = self._open(checkpoint)
+                loaded = self.model.open(checkpoint)
                 about = describe | {"fingerprint": loaded.fingerprint, "commit": checkpoint.commit}
                 measured = measure_corpus(
                     loaded.model,
@@ -333,7 +266,7 @@ class InformationPlane:
             finally:
                 self.advance(prepared.windows.total_positions - told[0])
                 if prepared is self.corpora[-1]:
-                    self._close()
+                    self.model.close()
 
         unit = unit_name(study="information_plane", **decides)
         return Unit(unit, f"{checkpoint.revision.name} · {prepared.name}", describe, run)
@@ -366,64 +299,3 @@ class InformationPlane:
             "float16_scratch": on_disk,
             "estimator_version": ESTIMATOR_VERSION,
         }
-
-    # --- one model in memory at a time ----------------------------------------------------------------------------
-
-    def _open(self, checkpoint: Checkpoint) -> Loaded:
-        if self._loaded is None or self._loaded.checkpoint is not checkpoint:
-            self._close()
-            compute = self.config.compute
-            try:
-                self._loaded = self.source.open(
-                    checkpoint, getattr(torch, compute.dtype), device_of(compute), compute.attention
-                )
-            except Exception:
-                self.source.close(checkpoint)
-                raise
-        return self._loaded
-
-    def _close(self) -> None:
-        if self._loaded is not None:
-            checkpoint = self._loaded.checkpoint
-            self._loaded = None
-            gc.collect()
-            self.source.close(checkpoint)
-
-
-def revision_columns(checkpoint: Checkpoint) -> Mapping[str, Any]:
-    """stage, step and tokens_seen of a checkpoint."""
-    revision = checkpoint.revision
-    return {"stage": revision.stage, "step": revision.step, "tokens_seen": revision.tokens}
-
-
-def configuration_hash(checkpoint: Checkpoint) -> str | None:
-    """Hash of a local checkpoint's config.json; a hub's is decided by its commit."""
-    path = Path(checkpoint.path_or_repo) / "config.json"
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None
-
-
-def device_of(compute: ComputeSettings) -> torch.device:
-    """The device asked for; "auto" is CUDA, else the CPU. ValueError for one that is not there.
-
-    Apple's MPS is used only when asked for (`device: mps`): no machine that has it was at hand to try it.
-    """
-    if compute.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(compute.device)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"compute.device {compute.device!r} is not to be had here ({reason}); use auto or cpu."
-        ) from None
-    return device
-
-
-def corpus_cache() -> Path:
-    """Where tokens and labels are kept from one command to the next: $INFOCOMP_CACHE or the user's cache folder."""
-    given = os.environ.get("INFOCOMP_CACHE")
-    if given:
-        return Path(given)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "infocomp"
