@@ -368,11 +368,11 @@ def test_chunks_are_as_long_as_the_context_where_many_go_side_by_side():
     assert default_chunking(CODER, 100, chunk_tokens=500, overlap=8) == Chunking(500, 32, 8, 128)
     assert default_chunking(CODER, 100, context_length=32) == Chunking(31, 32, 0, 128)
     assert default_chunking(CODER, 100, context_length=16) == Chunking(15, 16, 0, 128)
-    assert default_chunking(CODER, 100, chunk_tokens=9, overlap=30) == Chunking(9, 10, 8, 128)
+    assert default_chunking(CODER, 100, chunk_tokens=9, overlap=30) == Chunking(9, 10, 0, 128)
     without = dataclasses.replace(CODER, bos=None)
     assert default_chunking(without, 100) == Chunking(32, 32, 0, 128)
     assert default_chunking(without, 100, chunk_tokens=1) == Chunking(1, 2, 0, 128)
-    with pytest.raises(ValueError, match="context_length is 64, and the model reads 32 positions"):
+    with pytest.raises(ValueError, match="context_length is 64, and the model reads 2 to 32 positions"):
         default_chunking(CODER, 100, context_length=64)
 
 

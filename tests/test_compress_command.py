@@ -1,5 +1,6 @@
 """`infocomp compress` and `decompress` as a user types them: files, sentences, exit codes, kills."""
 
+import os
 import re
 import shutil
 import signal
@@ -14,7 +15,7 @@ from tiny_text import some_texts
 from typer.testing import CliRunner
 
 from infocomp.cli import app
-from infocomp.coding.codec import Coded
+from infocomp.coding.codec import HEADER, Coded
 from infocomp.coding.container import Container
 from infocomp.coding.lockstep import Chunking
 from infocomp.studies import compression
@@ -118,7 +119,7 @@ def test_the_commit_is_asked_for_before_the_revision(tmp_path, monkeypatch):
     monkeypatch.setattr("infocomp.studies.compression.open_coder", nowhere)
     about = {"model": "some/model", "weights": "0" * 16, "dtype": "bfloat16", "environment": {"device": "cuda"}}
     for commit, revision in (("c0ffee", "main"), (None, "step1")):
-        header = about | {"commit": commit, "revision": revision, "tokens": 0}
+        header = dict.fromkeys(HEADER) | about | {"commit": commit, "revision": revision, "tokens": 0, "threads": 1}
         (tmp_path / "a.icz").write_bytes(Container(header, b"", b"").pack())
         code, said = infocomp("decompress", tmp_path / "a.icz")
         assert code == 2 and f"some/model at {commit or revision}, which is not to be had here (not here)" in said
@@ -244,7 +245,62 @@ def test_what_is_not_there_is_said_before_a_model_is_loaded(series, book, tmp_pa
     (tmp_path / "a.icz").write_bytes(Container({}, b"", b"").pack())
     assert "exists already" in infocomp("decompress", tmp_path / "a.icz", "-o", book)[1]
     said = infocomp("compress", book, "--model", series, "--context-length", "4096")[1]
-    assert "context_length is 4096, and the model reads 32 positions" in said
+    assert "context_length is 4096, and the model reads 2 to 32 positions" in said
+
+
+def test_a_file_is_never_written_over_itself_nor_a_pipe_replaced(series, book, tmp_path):
+    original = book.read_bytes()
+    code, said = infocomp("compress", book, "--model", series, "-o", book, "--force")
+    assert code == 2 and "is the file that is read; name another one to write" in said
+    assert book.read_bytes() == original
+    os.mkfifo(tmp_path / "pipe")
+    code, said = infocomp("compress", book, "--model", series, "-o", tmp_path / "pipe", "--force")
+    assert code == 2 and "is a device or a pipe, which cannot take a whole file at once" in said
+
+
+def test_a_link_is_followed_with_force_and_left_alone_without(series, book, tmp_path):
+    link, real = tmp_path / "link.icz", tmp_path / "real.icz"
+    link.symlink_to(real)
+    code, said = infocomp("compress", book, "--model", series, "-o", link)
+    assert code == 2 and "exists already" in said and not real.exists()
+    assert infocomp("compress", book, "--model", series, "-o", link, "--force")[0] == 0
+    assert link.is_symlink() and real.is_file()
+    assert infocomp("decompress", link, "-o", tmp_path / "back")[0] == 0
+
+
+def test_the_model_is_found_again_from_another_folder(series, book, tmp_path, monkeypatch):
+    monkeypatch.chdir(series.parent)
+    assert infocomp("compress", book, "--model", series.name, "-o", tmp_path / "a.icz")[0] == 0
+    monkeypatch.chdir(tmp_path)
+    assert infocomp("decompress", "a.icz", "-o", "a")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "option, value, sentence",
+    [
+        ("--dtype", "fp32", "dtype must be one of float32, bfloat16, float16, float64, got 'fp32'"),
+        ("--chunk-tokens", "0", "chunk_tokens must be at least 1, got 0"),
+        ("--chunk-tokens", "-1", "chunk_tokens must be at least 1, got -1"),
+        ("--context-length", "1", "context_length is 1, and the model reads 2 to 32 positions"),
+        ("--threads", "0", "threads must be at least 1, got 0"),
+    ],
+)
+def test_settings_that_cannot_be_are_said_in_a_sentence(series, book, option, value, sentence):
+    code, said = infocomp("compress", book, "--model", series, option, value)
+    assert code == 2 and sentence in said
+
+
+def test_a_header_of_another_make_is_refused(tmp_path):
+    for header, sentence in (
+        ({"model": "m"}, "has a header without revision, commit"),
+        ([1], "that holds list and no entries"),
+    ):
+        (tmp_path / "a.icz").write_bytes(Container(header, b"", b"").pack())
+        code, said = infocomp("decompress", tmp_path / "a.icz")
+        assert code == 2 and sentence in said
+    wrong = dict.fromkeys(HEADER) | {"dtype": "load", "threads": 0}
+    (tmp_path / "a.icz").write_bytes(Container(wrong, b"", b"").pack())
+    assert "a header with dtype 'load' and 0 threads" in infocomp("decompress", tmp_path / "a.icz")[1]
 
 
 @pytest.mark.parametrize("command", ["compress", "decompress"])

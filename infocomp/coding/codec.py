@@ -34,6 +34,11 @@ MOST_LANES = 128
 NO_LIMIT = 2048  # positions of a window where the model says nothing of its own
 CACHE_BUDGET = 2**30  # bytes of keys and values of all lanes together
 PROBE_STEPS = 3
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+HEADER = (
+    *("model", "revision", "commit", "weights", "tokenizer", "bos", "vocabulary", "dtype", "attention"),
+    *("threads", "chunking", "environment", "probe", "tokens", "bytes", "content"),
+)
 Progress = Callable[[int], None]
 
 
@@ -126,19 +131,26 @@ def default_chunking(
     coder: Coder, tokens: int, chunk_tokens: int | None = None, context_length: int | None = None, overlap: int = 0
 ) -> Chunking:
     """Chunks as long as the context where at least 32 of them go side by side, shorter ones (down to 256 tokens) where
-    the text is too short for that; as many lanes as a gigabyte of keys and values allows, 128 at most.
+    the text is too short for that; as many lanes as a gigabyte of keys and values allows, 128 at most. An overlap is
+    for chunks longer than a window.
 
-    ValueError: a context longer than the model's.
+    ValueError: a context longer than the model's, no token a chunk, an overlap that leaves no room for a new token.
     """
     longest: int = getattr(coder.model.config, "max_position_embeddings", None) or NO_LIMIT
-    if context_length is not None and context_length > longest:
-        raise ValueError(f"context_length is {context_length}, and the model reads {longest} positions; take less.")
-    context = context_length or longest
-    room = context - (coder.bos is not None)
-    chunk_tokens = chunk_tokens or min(room, max(SHORTEST_CHUNK, -(-tokens // FEWEST_LANES)))
-    positions = min(context, chunk_tokens + (coder.bos is not None))
+    context = longest if context_length is None else context_length
+    starts = int(coder.bos is not None)
+    if not 2 <= context <= longest:
+        raise ValueError(
+            f"context_length is {context}, and the model reads 2 to {longest} positions; take one of them."
+        )
+    room = context - starts
+    if chunk_tokens is None:
+        chunk_tokens = min(room, max(SHORTEST_CHUNK, -(-tokens // FEWEST_LANES)))
+    if chunk_tokens < 1:
+        raise ValueError(f"chunk_tokens must be at least 1, got {chunk_tokens}; take more.")
+    positions = max(2, min(context, chunk_tokens + starts))
     lanes = min(MOST_LANES, max(1, CACHE_BUDGET // (positions * cache_bytes(coder.model))))
-    return Chunking(chunk_tokens, max(2, positions), min(overlap, max(0, positions - 2)), lanes)
+    return Chunking(chunk_tokens, positions, overlap if chunk_tokens > room else 0, lanes)
 
 
 def cache_bytes(model: PreTrainedModel) -> int:
@@ -162,7 +174,9 @@ def compress(
     start = time.perf_counter()
     pieces = split_bytes(data, coder.tokenizer) if pieces is None else pieces
     chunking = chunking or default_chunking(coder, len(pieces.tokens))
-    threads = threads or torch.get_num_threads()
+    threads = torch.get_num_threads() if threads is None else threads
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}; take more.")
     writer, ideal = RangeWriter(), [0.0]
 
     def use(logits: Float[Tensor, "lanes vocabulary"], targets: Int[np.ndarray, "lanes"]) -> None:
@@ -212,6 +226,7 @@ def decompress(
     """
     container = file if isinstance(file, Container) else Container.unpack(file, name)
     header = container.header
+    check_header(header, name)
     check_coder(header, coder, attempt, name)
     texts, escapes = unpack_escapes(container.escapes, header["tokens"])
     tokens = np.zeros(0, np.int32)
@@ -233,6 +248,17 @@ def decompress(
             f"their last bits from those it was written with; nothing is written."
         )
     return data
+
+
+def check_header(header: dict[str, Any], name: str) -> None:
+    """ValueError for a header that lacks an entry, or whose numbers cannot be."""
+    if missing := [key for key in HEADER if key not in header]:
+        raise ValueError(f"{name} has a header without {', '.join(missing)}; it was not written by infocomp compress.")
+    if header["dtype"] not in DTYPES or not isinstance(header["threads"], int) or header["threads"] < 1:
+        raise ValueError(
+            f"{name} has a header with dtype {header['dtype']!r} and {header['threads']!r} threads; "
+            "it was not written by infocomp compress."
+        )
 
 
 def check_coder(header: dict[str, Any], coder: Coder, attempt: bool, name: str) -> None:

@@ -14,6 +14,7 @@ header holds a second checksum, that of the original bytes, which the decoded on
 
 import json
 import os
+import secrets
 import struct
 import zlib
 from dataclasses import dataclass
@@ -73,6 +74,10 @@ class Container:
             header = json.loads(zlib.decompress(sections[0]))
         except (zlib.error, ValueError) as error:
             raise ValueError(f"{name} has a header that cannot be read ({error}); it was written wrongly.") from error
+        if not isinstance(header, dict):
+            raise ValueError(
+                f"{name} has a header that holds {type(header).__name__} and no entries; another program wrote it."
+            )
         return Container(header, sections[1], sections[2])
 
 
@@ -82,33 +87,47 @@ def digest(data: bytes) -> bytes:
 
 
 def check_writable(path: Path, force: bool) -> None:
-    """FileExistsError for a file that would be written over, IsADirectoryError, FileNotFoundError for no folder."""
+    """FileExistsError for a file that would be written over, FileNotFoundError and PermissionError for its folder,
+    IsADirectoryError, and ValueError for what is no file (a device, a pipe)."""
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; name a file to write.")
-    if path.exists() and not force:
+    if (path.exists() or path.is_symlink()) and not force:
         raise FileExistsError(f"{path} exists already; name another file, or --force to write over it.")
-    if not path.absolute().parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} into; make it first.")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is a device or a pipe, which cannot take a whole file at once; name a file to write.")
+    folder = _target(path).parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder} to write {path.name} into; make it first.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"nothing may be written into the folder {folder}; name a file elsewhere.")
 
 
 def write_whole(path: Path, data: bytes, force: bool) -> None:
     """Write a file all at once or not at all: a temporary file beside it is synced and then takes the name.
 
-    Raises as `check_writable` does; a file that appeared in the meantime is not written over either.
+    Where the name is a link, the file that it leads to is written. Raises as `check_writable` does; a file that
+    appeared in the meantime is not written over either.
     """
     check_writable(path, force)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    target = _target(path)
+    temporary = target.with_name(f".icz-{secrets.token_hex(8)}.tmp")
+    file = temporary.open("xb")
     try:
-        with temporary.open("xb") as file:
+        with file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         if force:
-            temporary.replace(path)
+            temporary.replace(target)
         else:
-            _take_name(temporary, path)
+            _take_name(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _target(path: Path) -> Path:
+    """Where the bytes go: the file behind a link, with its folder spelled out."""
+    return path.resolve() if path.is_symlink() else path.absolute()
 
 
 def _take_name(temporary: Path, path: Path) -> None:

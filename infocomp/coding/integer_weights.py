@@ -34,8 +34,8 @@ def integer_weights(logits: Float[Tensor, "rows symbols"]) -> Float[np.ndarray, 
     are NaN or +∞ (−∞ is a symbol never seen), or more symbols than the coder can tell apart.
     """
     rows, symbols = logits.shape
-    if not 0 < symbols < TOTAL // 2:
-        raise ValueError(f"logits have {symbols} symbols; the coder takes 1 to {TOTAL // 2 - 1}.")
+    if not 1 < symbols < TOTAL // 2:
+        raise ValueError(f"logits have {symbols} symbols; the coder takes 2 to {TOTAL // 2 - 1}.")
     logits = logits.detach().float().cpu()
     weights = torch.empty((rows, symbols), dtype=torch.float64)
     step = max(1, AT_ONCE // symbols)

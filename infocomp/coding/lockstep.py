@@ -56,7 +56,6 @@ class Chunking:
         """Groups of chunks of (nearly) equal length, in the order of the sequence, as even as they can be."""
         chunks = -(-tokens // self.chunk_tokens)
         length = -(-tokens // chunks) if chunks else 0
-        chunks = -(-tokens // length) if length else 0
         number = -(-chunks // self.lanes)
         groups, begin = [], 0
         for place in range(number):
@@ -196,6 +195,11 @@ class _Window:
         """Read tokens of every lane; the logits after the last of them."""
         ids = torch.from_numpy(np.ascontiguousarray(tokens)).to(self.device)
         output: Any = self.model(input_ids=ids, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
+        if getattr(output, "past_key_values", None) is None:
+            raise ValueError(
+                f"{type(self.model).__name__} keeps no keys and values, and the codec reads token by token with them; "
+                "measure the rate alone, or take a transformer."
+            )
         self.cache = output.past_key_values
         self.used += ids.shape[1]
         return output.logits[:, -1, : self.vocabulary]

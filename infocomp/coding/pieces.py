@@ -11,7 +11,7 @@ are or through xz or PPMd, whichever is shorter; a section without escapes has n
 
 import lzma
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -25,7 +25,7 @@ from infocomp.coding.classical import CODERS
 SHORTEST_TEXT = 16  # characters of text between two escapes, below which naming its place costs what it saves
 MOSTLY = 0.5  # share of bytes that no tokenizer gives back, above which the rest is no text worth a model either
 NOT_TEXT = re.compile("[\udc80-\udcff]+")  # bytes that are no UTF-8, as `surrogateescape` hands them over
-WORDS = re.compile(r"\s*\S+|\s+")
+WORDS = re.compile(r"\s*\S{1,64}|\s+")  # a longer word is taken for several
 SHORTEST_CODED = 64  # bytes of escapes, below which a coder only adds to them
 _PPMD = CODERS["PPMd order 6"]  # 16 MiB of memory: more is slow to get, and escapes are few
 _FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME}]
@@ -107,9 +107,13 @@ def _byte_characters() -> dict[int, str]:
 
 def split_bytes(data: bytes, tokenizer: ExactTokenizer) -> Pieces:
     """Tokens and escapes whose bytes, joined, are `data`; data that is hardly text is one escape."""
+    text = data.decode("utf-8", "surrogateescape")
+    whole = Pieces(np.zeros(0, np.int32), (0, 0), (data,))
+    if sum(map(len, NOT_TEXT.findall(text))) > MOSTLY * len(data):
+        return whole
     tokens: list[np.ndarray] = []
     texts, escapes = [0], []
-    for piece in _merged(_exact(data.decode("utf-8", "surrogateescape"), tokenizer)):
+    for piece in _merged(_exact(text, tokenizer)):
         if isinstance(piece, bytes):
             escapes.append(piece)
             texts.append(0)
@@ -118,10 +122,8 @@ def split_bytes(data: bytes, tokenizer: ExactTokenizer) -> Pieces:
             tokens.append(np.array(ids, dtype=np.int32))
             texts[-1] += len(ids)
     pieces = Pieces(np.concatenate([np.zeros(0, np.int32), *tokens]), tuple(texts), tuple(escapes))
-    if pieces.escaped > MOSTLY * len(data):
-        return Pieces(np.zeros(0, np.int32), (0, 0), (data,))
-    if join_pieces(pieces, tokenizer) != data:
-        raise RuntimeError(f"the tokenizer does not give back {len(data)} bytes even in pieces; please report the text")
+    if pieces.escaped > MOSTLY * len(data) or join_pieces(pieces, tokenizer) != data:
+        return whole
     return pieces
 
 
@@ -140,7 +142,11 @@ def _exact(text: str, tokenizer: ExactTokenizer) -> Iterator[str | bytes]:
     """Texts that the tokenizer gives back, and bytes, in turn; some texts may be very short."""
     end = 0
     for wrong in NOT_TEXT.finditer(text):
-        yield from _exact_text(text[end : wrong.start()], tokenizer)
+        between = text[end : wrong.start()]
+        if end and len(between) < SHORTEST_TEXT:
+            yield between.encode()
+        else:
+            yield from _exact_text(between, tokenizer)
         yield wrong.group().encode("utf-8", "surrogateescape")
         end = wrong.end()
     yield from _exact_text(text[end:], tokenizer)
@@ -156,30 +162,33 @@ def _exact_text(text: str, tokenizer: ExactTokenizer) -> Iterator[str | bytes]:
     words = WORDS.findall(text)
     different = sorted(set(words))
     exact = dict(zip(different, tokenizer.gives_back(different), strict=True))
-    for run in _runs(words, exact, lru_cache(None)(lambda word: tuple(_exact_word(word, tokenizer)))):
-        if isinstance(run, bytes) or tokenizer.gives_back([run])[0]:
-            yield run
-        else:  # each word comes back and all of them together do not
-            for line in run.splitlines(keepends=True):
-                yield line if tokenizer.gives_back([line])[0] else line.encode()
-
-
-def _runs(
-    words: Sequence[str], exact: dict[str, bool], inside: Callable[[str], tuple[str | bytes, ...]]
-) -> Iterator[str | bytes]:
-    """Words that come back joined to one text, and what is in the others."""
+    inside = lru_cache(None)(lambda word: (word,) if exact[word] else tuple(_exact_word(word, tokenizer)))
     run: list[str] = []
-    for word in words:
-        for piece in (word,) if exact[word] else inside(word):
-            if isinstance(piece, str):
-                run.append(piece)
-                continue
-            if run:
-                yield "".join(run)
-            run = []
-            yield piece
-    if run:
-        yield "".join(run)
+    for piece in (piece for word in words for piece in inside(word)):
+        if isinstance(piece, str):
+            run.append(piece)
+            continue
+        yield from _exact_run(run, tokenizer)
+        run = []
+        yield piece
+    yield from _exact_run(run, tokenizer)
+
+
+def _exact_run(words: Sequence[str], tokenizer: ExactTokenizer) -> list[str | bytes]:
+    """Words each of which comes back, as one text; where they do not come back together, an escape between two of them.
+
+    By halves, so that a seam that is lost is found in as many steps as there are halvings.
+    """
+    if len(words) < 2 or tokenizer.gives_back(["".join(words)])[0]:
+        return ["".join(words)] if words else []
+    half = len(words) // 2
+    left, right = _exact_run(words[:half], tokenizer), _exact_run(words[half:], tokenizer)
+    before, after = left[-1], right[0]
+    if isinstance(before, bytes) or isinstance(after, bytes):
+        return [*left, *right]
+    if tokenizer.gives_back([before + after])[0]:
+        return [*left[:-1], before + after, *right[1:]]
+    return [*left, after[0].encode(), *_exact_word(after[1:], tokenizer), *right[1:]]
 
 
 def _exact_word(word: str, tokenizer: ExactTokenizer) -> Iterator[str | bytes]:
@@ -205,20 +214,24 @@ def _common(text: str, decoded: bytes) -> int:
 
 def _merged(pieces: Iterator[str | bytes]) -> Iterator[str | bytes]:
     """Escapes one after the other as one, with any short text between them."""
-    escape, text = b"", ""
+    escape, texts = bytearray(), [""]
     for piece in pieces:
         if isinstance(piece, str):
-            text += piece
-        elif len(text) < SHORTEST_TEXT:
-            escape, text = escape + text.encode() + piece, ""
+            texts.append(piece)
+            continue
+        text = "".join(texts)
+        if len(text) < SHORTEST_TEXT:
+            escape += text.encode()
         else:
             if escape:
-                yield escape
+                yield bytes(escape)
             yield text
-            escape, text = piece, ""
+            escape = bytearray()
+        escape += piece
+        texts = []
     if escape:
-        yield escape
-    if text:
+        yield bytes(escape)
+    if text := "".join(texts):
         yield text
 
 

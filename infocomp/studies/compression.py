@@ -10,7 +10,7 @@ import torch
 
 from infocomp.checkpoints.source import Checkpoint, DirectorySource, SingleSource, Source
 from infocomp.coding.classical import classical_rates
-from infocomp.coding.codec import Coded, Coder, compress, decompress, default_chunking, named
+from infocomp.coding.codec import DTYPES, Coded, Coder, check_header, compress, decompress, default_chunking, named
 from infocomp.coding.container import Container, check_writable, write_whole
 from infocomp.coding.lockstep import Chunking
 from infocomp.coding.pieces import split_bytes
@@ -45,6 +45,7 @@ def compress_and_tell(
 ) -> Coded:
     """Compress a file, write it whole, print where its bytes went. Raises before any model is loaded where it can."""
     out = out or path.with_name(path.name + ENDING)
+    _refuse_itself(path, out)
     data = _read(path)
     check_writable(out, force)
     coder = open_coder(model, revision, options)
@@ -84,9 +85,11 @@ def decompress_and_tell(
         if path.suffix != ENDING:
             raise ValueError(f"{path} does not end in {ENDING}, so that -o must name the file to write.")
         out = path.with_suffix("")
+    _refuse_itself(path, out)
     container = Container.unpack(_read(path), str(path))
     check_writable(out, force)
     header = container.header
+    check_header(header, str(path))
     options = CodecOptions(dtype=header["dtype"], device=device or header["environment"]["device"])
     coder = _coder_of(header, str(path), model, revision, options)
     start = time.perf_counter()
@@ -103,10 +106,14 @@ def decompress_and_tell(
 def open_coder(model: str, revision: str | None, options: CodecOptions) -> Coder:
     """A model by folder, folder of checkpoints, run folder, or repository, ready to code."""
     source, checkpoint = find_model(model, revision)
+    if options.dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {options.dtype!r}.")
     device = device_of(ComputeSettings(device=options.device))
     loaded = source.open(checkpoint, getattr(torch, options.dtype), device)
     named_revision = revision if not isinstance(source, DirectorySource) else checkpoint.revision.name
-    about = (loaded.fingerprint, model, named_revision, checkpoint.commit)
+    folder = Path(model).expanduser()
+    found_again = str(folder.resolve()) if folder.is_dir() else model  # from any folder, and never as a repository
+    about = (loaded.fingerprint, found_again, named_revision, checkpoint.commit)
     return Coder.of(loaded.model, source.tokenizer(), *about)
 
 
@@ -165,6 +172,11 @@ def told(path: Path, out: Path, coded: Coded, chunking: Chunking, verified: floa
 
 def _speed(n_bytes: int, seconds: float) -> str:
     return f"{seconds:.1f} s ({n_bytes * 60e-3 / max(seconds, 1e-9):,.0f} kB/min)"
+
+
+def _refuse_itself(path: Path, out: Path) -> None:
+    if out.exists() and path.exists() and out.samefile(path):
+        raise ValueError(f"{out} is the file that is read; name another one to write.")
 
 
 def _read(path: Path) -> bytes:
