@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import random
+import re
 
 import numpy as np
 import pytest
@@ -169,6 +170,39 @@ def test_another_number_of_threads_changes_nothing():
     torch.set_num_threads(1)
     assert decompress(file, CODER) == TEXT[:400]
     assert torch.get_num_threads() == 1 and not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize("threads", [2, 3, 4, 8])
+def test_decoding_with_another_number_of_threads_is_exact_or_refused(threads):
+    """The file claims another number than it was written with, and so it is read with that one."""
+    file = changed(compress(TEXT[:300], CODER, threads=1).file, threads=threads)
+    for attempt in (False, True):
+        try:
+            assert decompress(file, CODER, attempt=attempt) == TEXT[:300]
+        except ValueError as error:
+            assert re.search("has another checksum|computes other logits|does not fit the weights", str(error))
+    torch.set_num_threads(1)
+
+
+def test_a_surprise_beyond_the_floor_makes_the_file_shorter_than_the_model_says():
+    model = neox_model(scale=2.0, columns=TOKENS)
+    coder = Coder.of(model, neox_tokenizer(), "", "sure of itself")
+    coded = round_trip(TEXT[:1500], coder, WIDE)
+    assert coded.floor_saved_bits > 24 and 8 * coded.payload_bytes < coded.ideal_bits
+    assert -1 <= coded.overhead_bits <= 0.005 * coded.n_tokens + 2 * 32
+
+
+def test_another_configuration_of_the_same_weights_is_refused_by_name(monkeypatch):
+    file = compress(TEXT[:300], CODER).file
+    monkeypatch.setattr(CODER.model.config, "layer_norm_eps", 0.01)
+    with pytest.raises(ValueError, match="the configuration must be"):
+        decompress(file, CODER)
+
+
+def test_the_first_sixteen_kilobytes_of_a_real_book_take_what_the_model_says(shared_data):
+    coded = compress((shared_data / "text" / "book1").read_bytes()[:PIECE], CODER, WIDE)
+    ideal = (coded.ideal_bits - coded.floor_saved_bits) / 8
+    assert abs(coded.payload_bytes - ideal) <= 0.005 * ideal + 64
 
 
 @pytest.mark.parametrize("lanes", [1, 3, 100])

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,7 @@ def test_the_commit_is_asked_for_before_the_revision(tmp_path, monkeypatch):
     about = {"model": "some/model", "weights": "0" * 16, "dtype": "bfloat16", "environment": {"device": "cuda"}}
     for commit, revision in (("c0ffee", "main"), (None, "step1")):
         header = dict.fromkeys(HEADER) | about | {"commit": commit, "revision": revision, "tokens": 0, "threads": 1}
+        header |= {"bytes": 0, "vocabulary": 2, "chunking": asdict(Chunking(4, 8, 0, 1))}
         (tmp_path / "a.icz").write_bytes(Container(header, b"", b"").pack())
         code, said = infocomp("decompress", tmp_path / "a.icz")
         assert code == 2 and f"some/model at {commit or revision}, which is not to be had here (not here)" in said
@@ -181,7 +183,7 @@ def test_a_file_that_appears_while_tokens_are_coded_is_kept(series, book, tmp_pa
 
 
 def test_the_report_by_hand():
-    coded = Coded(bytes(500), 1000, 200, 400, 60, 30, 3000.0, 2.0)
+    coded = Coded(bytes(500), 1000, 200, 400, 60, 30, 3000.0, 0.0, 2.0)
     said = told(Path("a"), Path("b"), coded, Chunking(31, 32, 0, 128), 0.5)
     assert "500 bytes   4.0000 bits/byte" in said and "header      40 bytes" in said
     assert "for 30 bytes that no token gives back (3.00 % of the file)" in said
@@ -258,6 +260,13 @@ def test_a_file_is_never_written_over_itself_nor_a_pipe_replaced(series, book, t
     assert code == 2 and "is a device or a pipe, which cannot take a whole file at once" in said
 
 
+def test_what_a_model_cannot_do_is_noted(series, tmp_path):
+    (tmp_path / "zeros").write_bytes(bytes(500))
+    assert "larger than the original" in infocomp("compress", tmp_path / "zeros", "--model", series)[1]
+    (tmp_path / "noise").write_bytes(bytes(range(128, 256)) * 20)
+    assert "hardly text for this tokenizer" in infocomp("compress", tmp_path / "noise", "--model", series)[1]
+
+
 def test_a_link_is_followed_with_force_and_left_alone_without(series, book, tmp_path):
     link, real = tmp_path / "link.icz", tmp_path / "real.icz"
     link.symlink_to(real)
@@ -298,9 +307,20 @@ def test_a_header_of_another_make_is_refused(tmp_path):
         (tmp_path / "a.icz").write_bytes(Container(header, b"", b"").pack())
         code, said = infocomp("decompress", tmp_path / "a.icz")
         assert code == 2 and sentence in said
-    wrong = dict.fromkeys(HEADER) | {"dtype": "load", "threads": 0}
-    (tmp_path / "a.icz").write_bytes(Container(wrong, b"", b"").pack())
-    assert "a header with dtype 'load' and 0 threads" in infocomp("decompress", tmp_path / "a.icz")[1]
+    chunking = {"chunk_tokens": 4, "context_length": 8, "overlap": 0, "lanes": 1}
+    right = {"dtype": "float32", "threads": 1, "tokens": 0, "bytes": 0, "vocabulary": 2, "chunking": chunking}
+    right = dict.fromkeys(HEADER) | right | {"environment": {"device": "cpu"}}
+    for key, value, named in (
+        ("dtype", "load", "dtype"),
+        ("threads", 0, "threads"),
+        ("tokens", None, "tokens"),
+        ("chunking", {}, "chunking"),
+        ("chunking", chunking | {"lanes": 0}, "chunking"),
+        ("environment", {}, "environment"),
+    ):
+        (tmp_path / "a.icz").write_bytes(Container(right | {key: value}, b"", b"").pack())
+        code, said = infocomp("decompress", tmp_path / "a.icz")
+        assert code == 2 and "has a header whose" in said and f"{named}" in said and "cannot be" in said
 
 
 @pytest.mark.parametrize("command", ["compress", "decompress"])

@@ -8,6 +8,7 @@ is coded with the weights that its logits give (`integer_weights`), all into one
 container names everything that decides those logits. Sizes are bytes of the file, header and checksums included.
 """
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -21,7 +22,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from infocomp.coding.container import Container, digest
-from infocomp.coding.integer_weights import RangeReader, RangeWriter, integer_weights
+from infocomp.coding.integer_weights import TOTAL, RangeReader, RangeWriter, integer_weights
 from infocomp.coding.lockstep import Chunking, Group, Lockstep
 from infocomp.coding.machine import differences, environment, reproducible
 from infocomp.coding.pieces import ExactTokenizer, Pieces, join_pieces, pack_escapes, split_bytes, unpack_escapes
@@ -33,10 +34,23 @@ SHORTEST_CHUNK = 256  # tokens, below which it is not
 MOST_LANES = 128
 NO_LIMIT = 2048  # positions of a window where the model says nothing of its own
 CACHE_BUDGET = 2**30  # bytes of keys and values of all lanes together
+NOT_ARITHMETIC = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "use_cache"}
 PROBE_STEPS = 3
+FLOOR_NATS = float(np.log(TOTAL))  # the most that a token costs in a file
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 HEADER = (
-    *("model", "revision", "commit", "weights", "tokenizer", "bos", "vocabulary", "dtype", "attention"),
+    *(
+        "model",
+        "revision",
+        "commit",
+        "weights",
+        "configuration",
+        "tokenizer",
+        "bos",
+        "vocabulary",
+        "dtype",
+        "attention",
+    ),
     *("threads", "chunking", "environment", "probe", "tokens", "bytes", "content"),
 )
 Progress = Callable[[int], None]
@@ -93,10 +107,12 @@ class Coder:
 
 @dataclass(frozen=True)
 class Coded:
-    """A compressed file and where its bytes went; `overhead_bits` is what the coder took beyond −Σ log2 p of the model.
+    """A compressed file and where its bytes went.
 
-    `escaped` counts bytes of the original that no token stands for, `escape_bytes` what they take in the file;
-    header and checksums are what is neither payload nor escapes.
+    `ideal_bits` is −Σ log2 p of the model. Of these the coder's floor saved `floor_saved_bits`: a token that the model
+    gives less than 2^-24 costs 24 bits. `overhead_bits` is what the payload takes beyond the rest. `escaped` counts
+    bytes of the original that no token stands for, `escape_bytes` what they take in the file; header and checksums are
+    what is neither payload nor escapes.
     """
 
     file: bytes
@@ -106,6 +122,7 @@ class Coded:
     escape_bytes: int
     escaped: int
     ideal_bits: float
+    floor_saved_bits: float
     seconds: float
 
     @property
@@ -114,7 +131,7 @@ class Coded:
 
     @property
     def overhead_bits(self) -> float:
-        return 8 * self.payload_bytes - self.ideal_bits
+        return 8 * self.payload_bytes - (self.ideal_bits - self.floor_saved_bits)
 
     @property
     def bits_per_byte(self) -> float | None:
@@ -177,11 +194,11 @@ def compress(
     threads = torch.get_num_threads() if threads is None else threads
     if threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}; take more.")
-    writer, ideal = RangeWriter(), [0.0]
+    writer, ideal = RangeWriter(), np.zeros(2)
 
     def use(logits: Float[Tensor, "lanes vocabulary"], targets: Int[np.ndarray, "lanes"]) -> None:
         writer.write(targets, integer_weights(logits))
-        ideal[0] += ideal_bits(logits, targets)
+        ideal[:] += ideal_bits(logits, targets)
 
     with reproducible(threads):
         lockstep = Lockstep(coder.model, chunking, coder.vocabulary, coder.bos)
@@ -193,6 +210,7 @@ def compress(
         "revision": coder.revision,
         "commit": coder.commit,
         "weights": coder.fingerprint,
+        "configuration": configuration_hash(coder.model),
         "tokenizer": coder.tokenizer_hash,
         "bos": coder.bos,
         "vocabulary": coder.vocabulary,
@@ -208,7 +226,8 @@ def compress(
     }
     file = Container(header, escapes, payload).pack()
     sizes = len(payload), len(escapes), pieces.escaped
-    return Coded(file, len(data), len(pieces.tokens), *sizes, ideal[0], time.perf_counter() - start)
+    spent = float(ideal[0]), float(ideal[1])
+    return Coded(file, len(data), len(pieces.tokens), *sizes, *spent, time.perf_counter() - start)
 
 
 def decompress(
@@ -237,8 +256,8 @@ def decompress(
             if arithmetic_probe(lockstep, header["tokens"]) != header["probe"] and not attempt:
                 raise ValueError(
                     f"this machine computes other logits from the same weights than the one that wrote {name}, so "
-                    f"that nothing could be read; it was written on {header['environment']['processor']} with "
-                    f"{header['threads']} threads."
+                    f"that nothing would be read rightly; it was written on {header['environment']['processor']} with "
+                    f"{header['threads']} threads: go there, or --attempt, where the checksum decides."
                 )
             tokens = lockstep.decode(header["tokens"], lambda logits: reader.read(integer_weights(logits)), progress)
     data = join_pieces(Pieces(tokens, texts, escapes), coder.tokenizer)
@@ -254,17 +273,23 @@ def check_header(header: dict[str, Any], name: str) -> None:
     """ValueError for a header that lacks an entry, or whose numbers cannot be."""
     if missing := [key for key in HEADER if key not in header]:
         raise ValueError(f"{name} has a header without {', '.join(missing)}; it was not written by infocomp compress.")
-    if header["dtype"] not in DTYPES or not isinstance(header["threads"], int) or header["threads"] < 1:
-        raise ValueError(
-            f"{name} has a header with dtype {header['dtype']!r} and {header['threads']!r} threads; "
-            "it was not written by infocomp compress."
-        )
+    numbers = {"threads": 1, "tokens": 0, "bytes": 0, "vocabulary": 0}
+    wrong = [key for key, least in numbers.items() if not (isinstance(header[key], int) and header[key] >= least)]
+    wrong += ["dtype"] if header["dtype"] not in DTYPES else []
+    try:
+        Chunking(**header["chunking"])
+        wrong += [] if header["environment"]["device"] else ["environment"]
+    except (TypeError, ValueError, KeyError):
+        wrong.append("chunking or environment")
+    if wrong:
+        raise ValueError(f"{name} has a header whose {wrong[0]} cannot be; it was not written by infocomp compress.")
 
 
 def check_coder(header: dict[str, Any], coder: Coder, attempt: bool, name: str) -> None:
     """ValueError that says in which respect the coder at hand is another than the one that wrote."""
     wanted = {
         "weights": (header["weights"], coder.fingerprint, "the weights"),
+        "configuration": (header["configuration"], configuration_hash(coder.model), "the configuration"),
         "tokenizer": (header["tokenizer"], coder.tokenizer_hash, "the tokenizer"),
         "dtype": (header["dtype"], coder.dtype, "the dtype"),
         "attention": (header["attention"], coder.model.config._attn_implementation, "the attention"),
@@ -277,11 +302,18 @@ def check_coder(header: dict[str, Any], coder: Coder, attempt: bool, name: str) 
             )
     here = environment(coder.device)
     different = differences(header["environment"], here)
-    if header["environment"]["device"] != here["device"] or (different and not attempt):
+    same_kind = header["environment"]["device"] == here["device"]
+    if not same_kind or (different and not attempt):
         raise ValueError(
-            f"{name} can be read where it was written, and this is elsewhere: {'; '.join(different)}. "
-            "Use the same, or --attempt: the checksum then decides whether what comes out is right."
+            f"{name} can be read where it was written, and this is elsewhere: {'; '.join(different)}. Use the same"
+            + (", or --attempt: the checksum then decides whether what comes out is right." if same_kind else ".")
         )
+
+
+def configuration_hash(model: PreTrainedModel) -> str:
+    """Hash of what a model's configuration says but its name, dtype and the library that wrote it: 16 hex digits."""
+    entries = {name: value for name, value in model.config.to_dict().items() if name not in NOT_ARITHMETIC}
+    return blake2b(json.dumps(entries, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
 
 
 def named(header: dict[str, Any]) -> str:
@@ -306,9 +338,9 @@ def arithmetic_probe(lockstep: Lockstep, tokens: int) -> str:
     return seen.hexdigest()
 
 
-def ideal_bits(logits: Float[Tensor, "lanes vocabulary"], targets: Int[np.ndarray, "lanes"]) -> float:
-    """−Σ log2 p of the targets under these logits."""
+def ideal_bits(logits: Float[Tensor, "lanes vocabulary"], targets: Int[np.ndarray, "lanes"]) -> tuple[float, float]:
+    """−Σ log2 p of the targets under these logits, and how much of it is above 24 bits a token."""
     places = torch.from_numpy(np.asarray(targets, dtype=np.int64)).to(logits.device)
     chosen = logits.gather(1, places[:, None])[:, 0].double()
-    total = torch.logsumexp(logits.float(), dim=1).double()
-    return bits(float((total - chosen).sum()))
+    nats = torch.logsumexp(logits.float(), dim=1).double() - chosen
+    return bits(float(nats.sum())), bits(float((nats - FLOOR_NATS).clamp_(min=0).sum()))

@@ -91,7 +91,8 @@ class RangeWriter:
 class RangeReader:
     """The symbols of a stream, given the same rows of weights in the same order.
 
-    A stream that was cut off or changed gives other symbols and no error: a checksum over what is read must follow.
+    A stream that was cut off or changed, or read with other weights, gives other symbols, mostly without any error: a
+    checksum over what is read must follow. ValueError: it cannot even be read on.
     """
 
     def __init__(self, words: bytes) -> None:
@@ -103,12 +104,12 @@ class RangeReader:
         """The next symbols, one a row."""
         if not len(weights):
             return np.zeros(0, np.int32)
-        return np.asarray(self._decoder.decode(_FAMILY, weights), dtype=np.int32)
-
-
-def uniform_weights(rows: int, symbols: int) -> Float[np.ndarray, "rows symbols"]:
-    """Weights that tell nothing: for a token that no context predicts."""
-    return integer_weights(torch.zeros((1, symbols))).repeat(rows, axis=0)
+        try:
+            return np.asarray(self._decoder.decode(_FAMILY, weights), dtype=np.int32)
+        except AssertionError as error:  # constriction's word for a stream that no encoder writes
+            raise ValueError(
+                "the coded stream does not fit the weights that it is read with; nothing more can be read."
+            ) from error
 
 
 def concatenated(parts: Iterable[np.ndarray]) -> Int[np.ndarray, "symbols"]:

@@ -159,12 +159,18 @@ def told(path: Path, out: Path, coded: Coded, chunking: Chunking, verified: floa
     ]
     if coded.n_tokens:
         over = coded.overhead_bits / coded.n_tokens
-        lines.append(f"  coder       {over:+.4f} bits/token from −log2 p of the model")
+        saved = coded.floor_saved_bits / 8
+        floor = f"; at most 24 bits a token saved {saved:,.0f} bytes" if saved >= 1 else ""
+        lines.append(f"  coder       {over:+.4f} bits/token from −log2 p of the model{floor}")
         lines.append(
             f"  chunks      {chunking.chunk_tokens:,} tokens, context {chunking.context_length:,}, "
             f"overlap {chunking.overlap:,}, at most {chunking.lanes} side by side"
         )
     lines.append(f"  time        {_speed(coded.n_bytes, coded.seconds)}")
+    if coded.n_bytes and not coded.n_tokens:
+        lines.append("  note        hardly text for this tokenizer: coded without the model")
+    elif len(coded.file) > coded.n_bytes:
+        lines.append("  note        larger than the original: too short, or a text that this model cannot predict")
     if verified is not None:
         lines.append(f"  verified    decoded and compared, {_speed(coded.n_bytes, verified)}")
     return "\n".join(lines)
