@@ -1,9 +1,9 @@
 """The codec's speed and rate, the coder's overhead, what a rate costs beside a bare pass, and whole files both ways.
 
 The model is the demo's (1.3 M parameters, from runs/demo where `make demo` made it, else trained for 128 of its steps
-here). English is the language reference that every Python carries, which the demo's model was trained on, and, where the
-folder of real data lies beside the checkout, a novel that it was not trained on; files from there are coded whole. Speeds
-are best of the rounds, on torch's own number of threads; ratios come from one process.
+here). English is the language reference that every Python carries, which the demo's model was trained on, and, where
+the folder of real data lies beside the checkout, a novel that it was not trained on; files from there are coded whole.
+Speeds are best of the rounds, on torch's own number of threads; ratios come from one process.
 """
 
 import statistics

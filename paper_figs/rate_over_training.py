@@ -19,6 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 import infocomp
+from infocomp.checkpoints.schedule import tokens_per_step
 from infocomp.coding.published import pythia_wikitext
 from infocomp.plotting import style
 from infocomp.plotting.coding_selection import CODE_LENGTH, coding_rows
@@ -36,7 +37,8 @@ from infocomp.plotting.selection import CLASSICAL, NothingToDraw, short_names
 
 MEASURED, PUBLISHED = "measured", "published"
 NONE = "none"
-_COLUMNS = ["kind", "series", "run", "model", "revision", "step", "position", "corpus", "in_training"]
+PYTHIA_BATCH = tokens_per_step("EleutherAI/pythia-70m")
+_COLUMNS = ["kind", "series", "run", "model", "revision", "step", "position", "tokens_seen", "corpus", "in_training"]
 _COLUMNS += ["bits_per_byte", "low", "high", "interval", "bits_per_byte_published", "duplicate", "source"]
 
 
@@ -126,7 +128,7 @@ def draw(points: pd.DataFrame) -> Figure:
             if place >= len(style.MARKERS):
                 look |= {"color": style.GREY}
             ax.plot(path["position"], path["bits_per_byte"], zorder=2.5, gid=f"{PUBLISHED}|{series}", **look)
-            handles.append(Line2D([], [], label=f"{PUBLISHED}: {series}", **look))
+            handles.append(Line2D([], [], label=f"{PUBLISHED}: {series} on {path['corpus'].iloc[0]}", **look))
         if interval_name(measured):
             handles.append(Patch(facecolor=style.GREY, alpha=BAND + 0.1, lw=0, label=interval_name(measured)))
         style.step_axis(ax, list(points["position"].dropna()))
@@ -135,6 +137,9 @@ def draw(points: pd.DataFrame) -> Figure:
         if rates.max() > 4 * rates.min():
             log_axis(ax, float(rates.min()), float(rates.max()))
         coders = points[points["kind"] == CLASSICAL]
+        if len(coders):
+            text = f"classical coders on {coders['corpus'].iloc[0]}"
+            handles.append(Line2D([], [], color=style.GREY, lw=0.7, label=text))
         names = classical_lines(ax, coders.assign(value=coders["bits_per_byte"]))
         style.legend_below(figure, handles, footnote(points) or None)
         style.settle(figure)
@@ -147,10 +152,24 @@ def footnote(points: pd.DataFrame) -> str:
     published = points[points["kind"] == PUBLISHED]
     if published.empty:
         return ""
+    texts = " and ".join(dict.fromkeys(published["corpus"]))
     source = "; ".join(dict.fromkeys(str(name) for name in published["source"]))
-    said = "Hollow: published, not measured here. WikiText-2 test, lm-evaluation-harness; bits per byte × 1.04036, "
-    said += "of the text really scored. Models called v0 are not the current weights. "
+    said = (
+        f"Hollow: published, not measured here. {texts}, lm-evaluation-harness; bits per byte × 1.04036, of the text "
+    )
+    said += "really scored; in the training data: unknown. Models called v0 are not the current weights. "
+    said += _batches(points)
     return "\n".join(textwrap.wrap(f"{said}Source: {source}.", 120))
+
+
+def _batches(points: pd.DataFrame) -> str:
+    """How many tokens a step is of, published and measured: steps of one axis are not equal."""
+    said = [f"{PYTHIA_BATCH:,} in Pythia"]
+    measured = points[(points["kind"] == MEASURED) & (points["step"] > 0) & points["tokens_seen"].notna()]
+    for series, path in measured.groupby("series", sort=False):
+        last = path.sort_values("step").iloc[-1]
+        said.append(f"{last['tokens_seen'] / last['step']:,.0f} in {series}")
+    return f"Tokens in a step: {', '.join(said)}. "
 
 
 def main() -> None:

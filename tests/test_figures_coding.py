@@ -229,6 +229,23 @@ def test_the_widths_page_draws_exactly_the_rows_of_its_csv(tmp_path: Path):
     assert f"4 bits (xz -9e: {byte_text(float(equal['corpus_bytes'].min()))}, PPMd: never)" in texts
 
 
+def test_under_what_a_break_even_size_holds_is_said_and_its_axis_starts_where_lines_do():
+    rows, figure = drawings("full")["coding_widths"]
+    said = "in brackets: break-even size of corpus; both rates held constant, measured on 152 kB of this text; "
+    assert f"{said}tokenizer not counted" in [text for text, _ in drawn_texts(figure)]
+    right = figure.axes[1]
+    first = min(
+        size
+        for size, total in rows.loc[rows["series"] == "size", ["corpus_bytes", "two_part"]].to_numpy()
+        if total <= right.get_ylim()[1]
+    )
+    assert 0.5 * first < right.get_xlim()[0] < first
+    assert right.get_ylabel() == figure.axes[0].get_ylabel() == "weights and data, bits per byte of corpus"
+    unsaid = [made | {"settings": {}} if made["estimator"] == "classical" else made for made in full_rows()]
+    figure = CODING_PAGES[3].draw(coding_widths_rows(frame(unsaid), corpus=TEXT))
+    assert any("constant, measured on this text; tokenizer" in text for text, _ in drawn_texts(figure))
+
+
 def test_kinds_stand_in_the_order_of_what_costs_the_model_most():
     rows = coding_retention_rows(table("full"), corpus=TEXT)
     model = rows[(rows["model"] == "demo") & (rows["quantity"] == "bits_per_byte")]
@@ -243,6 +260,15 @@ def test_kinds_stand_in_the_order_of_what_costs_the_model_most():
     assert named["name"] == pytest.approx(bits["name"] / sum(bits.values()))
     twin = rows[rows["model"] == "PPM"].set_index("kind")["value"]
     assert twin.to_dict() == {kind: own[2] for kind, own in KINDS.items()}
+
+
+def test_the_retention_page_says_what_its_brackets_hold():
+    texts = [text for text, _ in drawn_texts(drawings("full")["coding_retention"][1])]
+    assert "in brackets: tokens of the kind; decile 10: the rarest words" in texts and "date (41)" in texts
+    plain = table("full").assign(n_tokens=pd.array([None] * len(table("full")), dtype="Int64"))
+    page = CODING_PAGES[4]
+    texts = [text for text, _ in drawn_texts(page.draw(page.rows(plain, corpus=TEXT)))]
+    assert "date" in texts and not any("in brackets" in text for text in texts)
 
 
 def test_the_retention_page_draws_exactly_the_rows_of_its_csv(tmp_path: Path):
@@ -269,7 +295,7 @@ def test_the_table_of_coders_holds_every_coder_once_and_the_ideal_only_without_a
     mapped = rows[rows["corpus"] == "camera.png patches"]
     expected = {"model, lost bits appended", "model, scaled by 8/7", "model, lost bits coded"}
     assert set(mapped.loc[mapped["family"] == "mapped", "name"]) == expected
-    assert set(mapped.loc[mapped["family"] == "chunked", "name"]) >= {"PNG, chunk 2048", "gzip -9, chunk 2048"}
+    assert set(mapped.loc[mapped["family"] == "chunked", "name"]) >= {"PNG, chunk 2048 B", "gzip -9, chunk 2048 B"}
     assert "training text" not in set(rows["corpus"])
     without = table("full")[table("full")["estimator"] != "arithmetic_coding"]
     text = coding_table_rows(without).query("corpus == @TEXT and family != 'ranks'")
@@ -308,6 +334,31 @@ def test_a_container_of_a_part_is_not_drawn_among_rates_of_the_whole():
         assert len(lines(figure.axes[1], "demo|container")) == drawn
 
 
+def test_the_axis_of_windows_ends_at_the_longest_window_whatever_chunks_the_codec_took():
+    longer = codec(Maker("demo", TEXT, STEPS[-1], "no"), STEPS[-1], ["chunk 4096"])
+    rows = coding_chunks_rows(frame([*full_rows(), *longer]), corpus=TEXT)
+    figure = CODING_PAGES[2].draw(rows)
+    speeds, over_chunks = figure.axes
+    assert 512 < over_chunks.get_xlim()[1] < 700
+    assert lines(over_chunks, "demo|container")[:, 0].max() == 512
+    assert 4096 in set(rows.loc[rows["series"] == "compress", "chunk"])
+    assert len(lines(speeds, "demo|compress")) == len(CHUNKS) + 1
+    assert "4096" in [text.get_text() for text in speeds.texts]
+
+
+def test_a_container_below_the_code_length_is_explained_and_only_then():
+    said = "its coder's smallest weight caps what a token costs"
+    below = [
+        made | ({"value": 0.9 * made["value"]} if made["estimator"] == "arithmetic_coding" else {})
+        for made in full_rows()
+    ]
+    for rows, expected in ((list(full_rows()), False), (below, True)):
+        figure = CODING_PAGES[2].draw(coding_chunks_rows(frame(rows), corpus=TEXT))
+        texts = [text for text, _ in drawn_texts(figure)]
+        assert any(text.startswith("numbers: tokens in a chunk") for text in texts)
+        assert any(said in text for text in texts) == expected
+
+
 def test_one_chunk_length_is_no_sweep():
     kept = table("full")[~((table("full")["estimator"] == "arithmetic_coding") & (table("full")["label"] != ""))]
     rows = coding_chunks_rows(kept, corpus=TEXT)
@@ -331,6 +382,20 @@ def test_bytes_that_no_model_coded_have_no_panel():
     few = [made for made in full_rows() if not made["estimator"].startswith("rank")]
     rows = coding_table_rows(frame([*few, *first_part(CODERS)]))
     assert set(rows["panel"]) == {f"{TEXT}, 152 kB"}
+
+
+def test_the_table_of_coders_names_its_model_and_says_whose_header_is_counted():
+    texts = [text for text, _ in drawn_texts(coding_table(table("full")))]
+    assert "model: demo, step 512" in texts
+    assert "model, real container (header counted)" in texts
+    assert "model, ranks then a classical coder (header not counted)" in texts
+    texts = [text for text, _ in drawn_texts(coding_table(table("two models")))]
+    assert "models: demo, step 512; pythia-of-a-long-name-160m, step 512" in texts
+
+
+def test_a_text_named_by_its_size_has_the_size_once():
+    named = frame([made | {"corpus": "held-out 152 kB"} for made in [*full_rows(), *first_part(CODERS)]])
+    assert set(coding_table_rows(named)["panel"]) == {"held-out 152 kB", "held-out 152 kB, first 100 kB"}
 
 
 def test_the_table_of_coders_draws_exactly_the_rows_of_its_csv(tmp_path: Path):
@@ -367,6 +432,27 @@ def test_the_rate_over_training_draws_exactly_the_rows_of_its_csv(tmp_path: Path
             for (model, site), path in csv[csv["quantity"] == quantity].groupby(["model", "site"]):
                 assert same_points(lines(other, f"{model}|{site}|{quantity}"), path[["position", "value"]])
     assert set(csv["estimator"]) == {"code_length", "arithmetic_coding", "prequential", "classical", "soft"}
+
+
+def test_the_unigram_code_is_in_the_legend_exactly_where_it_is_drawn():
+    said = "unigram code of the same tokens"
+    page = CODING_PAGES[0]
+    for null in (3.0, None):
+        rows = [made | {"null": null} for made in prequential("demo", TEXT)]
+        figure = page.draw(page.rows(frame(rows), corpus=TEXT))
+        drawn = [line for line in figure.axes[0].lines if line.get_gid() == "demo|prequential|null"]
+        assert any(np.isfinite(line.get_ydata()).any() for line in drawn) == (null is not None)
+        assert (said in [text for text, _ in drawn_texts(figure)]) == (null is not None)
+    coded = [made | {"null": 3.0} for step in (1, 4) for made in codec(Maker("demo", TEXT, step), step, [""])]
+    figure = page.draw(page.rows(frame([*coded, *prequential("demo", TEXT)]), corpus=TEXT))
+    assert said not in [text for text, _ in drawn_texts(figure)]
+
+
+def test_curves_of_one_model_name_it():
+    for page in ("coding_training", "coding_context"):
+        for name, expected in (("full", True), ("two models", False)):
+            texts = [text for text, _ in drawn_texts(drawings(name)[page][1])]
+            assert any("; model: demo" in text for text in texts) == expected
 
 
 def test_a_checkpoint_with_the_weights_of_another_is_hollow():
@@ -525,11 +611,20 @@ def test_published_values_are_hollow_converted_and_named_with_their_source(tmp_p
     assert same_points(line.get_xydata(), points.loc[points["kind"] == "measured", ["position", "bits_per_byte"]])
     texts = drawn_texts(figure)
     names = [text for text, _ in texts]
-    assert "published: pythia-160m-v0" in names and overlapping(texts) == []
+    assert "published: pythia-160m-v0 on WikiText-2 test" in names and overlapping(texts) == []
+    assert "classical coders on wiki" in names
     assert "pythia-160m on wiki (in the training data: likely)" in names
     assert any(
         text.startswith("Hollow: published, not measured here.") and "EleutherAI/pythia" in text for text in names
     )
+
+
+def test_the_tokens_of_a_step_are_told_where_series_of_unequal_steps_share_an_axis(tmp_path: Path):
+    measured = script().measured_rows([run_folder(tmp_path / "run", "demo")])
+    note = " ".join(script().footnote(pd.concat([measured, script().published_rows([])], ignore_index=True)).split())
+    assert "Tokens in a step: 2,097,152 in Pythia, 4,096 in demo." in note
+    assert "WikiText-2 test, lm-evaluation-harness" in note and "in the training data: unknown" in note
+    assert script().footnote(measured) == ""
 
 
 def test_runs_with_a_model_of_one_name_are_told_apart_and_texts_named(tmp_path: Path):

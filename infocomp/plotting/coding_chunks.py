@@ -2,7 +2,8 @@
 
 Left, one point a chunk length: kB of input a minute (1 kB = 1000 bytes) against bits per byte of the whole container,
 compressing and decompressing; the shade is what lies within 3 % of the best rate. Right, code length in bits per byte
-over the tokens of a chunk: disjoint windows, and sliding windows by the share of a window that is scored.
+over the tokens of a chunk: disjoint windows, and sliding windows by the share of a window that is scored. A container
+can be shorter than the code length where the model gave what came less than its coder's smallest weight.
 """
 
 from fractions import Fraction
@@ -130,7 +131,7 @@ def draw_coding_chunks(points: pd.DataFrame) -> Figure:
             _draw_speeds(axes["real"], real, models)
         shares = _draw_rates(axes["ideal"], points, models) if "ideal" in axes else []
         figure.suptitle(text_title(points), fontsize=8)
-        style.legend_below(figure, _legend(points, models))
+        style.legend_below(figure, _legend(points, models), _note(points))
         style.settle(figure)
         if "real" in axes:
             _name_chunks(axes["real"], real)
@@ -177,7 +178,7 @@ def _draw_speeds(ax: Axes, real: pd.DataFrame, models: list[str]) -> None:
         ax.set_yscale("log")
     else:
         ax.set_ylim(0, 1.12 * high)
-    ax.margins(x=0.12)
+    ax.margins(x=0.17)
     first = f" of the first {byte_text(real['input_bytes'].iloc[0])}" if real["part"].any() else ""
     ax.set_xlabel(f"whole container{first}, bits per byte")
     ax.set_ylabel("speed, kB of input per minute")
@@ -215,10 +216,10 @@ def _draw_rates(ax: Axes, points: pd.DataFrame, models: list[str]) -> list[Annot
             ax.plot(line["chunk"], line["bits_per_byte"], color=colour, zorder=3, gid=f"{model}|sliding", **look)
             end = line.sort_values("chunk").iloc[-1]
             ends[float(end["bits_per_byte"])] = f"{_share(end)} new"
-        real = own[(own["series"] == "compress") & ~own["part"]]
+        real = _containers(own)
         look: dict[str, Any] = {"ls": "", "marker": "x", "ms": 4, "mew": 0.8, "color": colour}
         ax.plot(real["chunk"], real["bits_per_byte"], zorder=3.2, gid=f"{model}|container", **look)
-    lengths = points.loc[points["chunk"].notna(), "chunk"]
+    lengths = pd.concat([points.loc[~points["series"].isin(SPEEDS), "chunk"], _containers(points)["chunk"]])
     count_axis(ax, float(lengths.min()), float(lengths.max()), base=2)
     ax.margins(y=0.12)
     ax.set_xlabel("tokens in a chunk or window")
@@ -226,9 +227,27 @@ def _draw_rates(ax: Axes, points: pd.DataFrame, models: list[str]) -> list[Annot
     return write_right(ax, list(ends), list(ends.values()))
 
 
+def _containers(points: pd.DataFrame) -> pd.DataFrame:
+    """Containers of the whole text, up to the longest window: a longer chunk is still coded in such windows."""
+    longest = points.loc[~points["series"].isin(SPEEDS), "chunk"].max()
+    return points[(points["series"] == "compress") & ~points["part"] & (points["chunk"] <= longest)]
+
+
 def _share(row: pd.Series) -> Fraction:
     """The share of a window that is scored, as a fraction."""
     return Fraction(int(row["stride"]), int(row["chunk"])).limit_denominator(64)
+
+
+def _note(points: pd.DataFrame) -> str | None:
+    """What the numbers on the left are, and why a container can lie below the code length where one does."""
+    said = ["numbers: tokens in a chunk"] if points["series"].isin(SPEEDS).any() else []
+    disjoint = points[points["series"] == "disjoint"]
+    for _, file in _containers(points).iterrows():
+        windows = disjoint[(disjoint["model"] == file["model"]) & (disjoint["chunk"] >= file["chunk"])]
+        if len(windows) and file["bits_per_byte"] < windows.sort_values("chunk")["bits_per_byte"].iloc[0]:
+            said.append("a container below the code length: its coder's smallest weight caps what a token costs")
+            break
+    return "; ".join(said) or None
 
 
 def _legend(points: pd.DataFrame, models: list[str]) -> list[Line2D | Patch]:
@@ -249,9 +268,9 @@ def _legend(points: pd.DataFrame, models: list[str]) -> list[Line2D | Patch]:
     if present & set(SPEEDS) and points.loc[points["series"].isin(SPEEDS), "model"].nunique() == 1:
         handles.append(Patch(facecolor=style.NULL_SHADE, label="within 3 % of the best rate"))
     if "disjoint" in present:
-        entry("disjoint windows, ideal", "o", "-", lw=1.0)
+        entry("code length, disjoint windows", "o", "-", lw=1.0)
     if "sliding" in present:
-        entry("sliding, share of new tokens", "^", DASHES, lw=0.9)
-    if present & {"disjoint", "sliding"} and ((points["series"] == "compress") & ~points["part"]).any():
+        entry("code length, sliding, share of new tokens", "^", DASHES, lw=0.9)
+    if len(_containers(points)):
         entry("whole container", "x", mew=0.8)
     return handles

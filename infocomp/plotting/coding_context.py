@@ -19,6 +19,7 @@ from infocomp.plotting.coding_style import (
     AXIS,
     BAND,
     DASHES,
+    UNIGRAM,
     band,
     count_axis,
     interval_name,
@@ -28,6 +29,7 @@ from infocomp.plotting.coding_style import (
 from infocomp.plotting.selection import NothingToDraw
 
 MOST_CURVES = 8
+STEPS = style.clipped("cividis", 0.0, 0.86)  # its yellow end is too pale for a line on white
 _MARKERS = (*style.MARKERS, "X", "p")
 _COLUMNS = ["corpus", "in_training", "model", "revision", "stage", "branch", "step", "position", "label", "place_from"]
 _COLUMNS += ["place_to", "place", "value", "low", "high", "interval", "null", "duplicate_of", "duplicate"]
@@ -86,7 +88,7 @@ def draw_coding_context(points: pd.DataFrame) -> Figure:
         count_axis(ax, float(points["place"].min()), float(points["place_to"].max() + 1))
         ax.set_xlabel("place of the token in its window (1: the first)")
         ax.set_ylabel(AXIS["bits_per_token"])
-        ax.set_title(text_title(points))
+        ax.set_title(text_title(points, with_model=True))
         style.legend_below(figure, _legend(points))
         style.settle(figure)
     return figure
@@ -99,7 +101,7 @@ def _look(points: pd.DataFrame, model: str, revision: str) -> dict[str, Any]:
     colour: ColorType = style.CATEGORIES[place % len(style.CATEGORIES)]
     if lines["model"].nunique() == 1 and lines["position"].notna().all():
         steps = list(lines["position"])
-        colour = style.STEP_COLOURS(style.step_norm(steps)(steps[place])) if len(steps) > 1 else style.INK
+        colour = STEPS(style.step_norm(steps)(steps[place])) if len(steps) > 1 else style.INK
     return {"color": colour, "marker": _MARKERS[place % len(_MARKERS)], "ms": 3}
 
 
@@ -112,7 +114,7 @@ def _legend(points: pd.DataFrame) -> list[Line2D | Patch]:
     if interval_name(points):
         handles.append(Patch(facecolor=style.GREY, alpha=BAND + 0.1, lw=0, label=interval_name(points)))
     if points["null"].notna().any():
-        handles.append(Line2D([], [], color=style.GREY, lw=0.8, ls=DASHES, label="unigram code"))
+        handles.append(Line2D([], [], color=style.GREY, lw=0.8, ls=DASHES, label=UNIGRAM))
     if points["duplicate"].any():
         look: dict[str, Any] = {"ls": "", "marker": "o", "ms": 3.5, "mfc": "white"}
         handles.append(Line2D([], [], color=style.GREY, label="duplicate weights", **look))

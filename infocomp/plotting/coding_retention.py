@@ -82,7 +82,7 @@ def draw_coding_retention(points: pd.DataFrame) -> Figure:
         for ax in axes:
             ax.tick_params(axis="y", length=0)
         figure.suptitle(text_title(points), fontsize=8)
-        style.legend_below(figure, _legend(points))
+        style.legend_below(figure, _legend(points), _note(points))
         style.settle(figure)
     return figure
 
@@ -91,6 +91,14 @@ def _name(kind: str, points: pd.DataFrame) -> str:
     """The kind and how many tokens of it there are."""
     tokens = points.loc[(points["kind"] == kind) & (points["estimator"] == CODE_LENGTH), "n_tokens"].max()
     return f"{kind} ({style.step_text(tokens)})" if pd.notna(tokens) else kind
+
+
+def _note(points: pd.DataFrame) -> str | None:
+    """What the numbers in the names of kinds are; None where they have none."""
+    if points.loc[points["estimator"] == CODE_LENGTH, "n_tokens"].isna().all():
+        return None
+    rare = "; decile 10: the rarest words" if points["kind"].str.contains("decile").any() else ""
+    return f"in brackets: tokens of the kind{rare}"
 
 
 def _draw(ax: Axes, points: pd.DataFrame) -> None:

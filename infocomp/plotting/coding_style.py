@@ -12,13 +12,14 @@ from matplotlib.typing import ColorType
 from infocomp.plotting import style
 from infocomp.plotting.coding_selection import in_training
 from infocomp.plotting.placement import FONT_SIZE, spread
-from infocomp.plotting.selection import CLASSICAL
+from infocomp.plotting.selection import CLASSICAL, short_names
 
 DASHES = (0, (4, 2))
 DOTS = (0, (1, 1.5))
 BAND = 0.18
 MODEL = style.CATEGORIES[0]
 RIVAL = style.CEILING
+UNIGRAM = "unigram code of the same tokens"
 AXIS = {"bits_per_byte": style.AXIS["bits_per_byte"], "bits_per_token": "coding rate, bits per token"}
 
 
@@ -30,9 +31,11 @@ def byte_text(size: float) -> str:
     return f"{size:.3g} B"
 
 
-def text_title(points: pd.DataFrame) -> str:
-    """The text's name and whether a model was trained on it."""
-    return f"{points['corpus'].iloc[0]}; in the training data: {in_training(points)}"
+def text_title(points: pd.DataFrame, with_model: bool = False) -> str:
+    """The text's name and whether a model was trained on it; `with_model` also the model's, where there is one."""
+    models = [str(name) for name in points["model"].unique()] if with_model else []
+    named = f"; model: {short_names(models)[models[0]]}" if len(models) == 1 else ""
+    return f"{points['corpus'].iloc[0]}; in the training data: {in_training(points)}{named}"
 
 
 def model_look(models: Sequence[str], model: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from infocomp.plotting.coding_selection import (
     CODEC,
     RANKS,
     at_last,
+    checkpoint_names,
     coding_rows,
     coding_texts,
     in_training,
@@ -33,12 +34,12 @@ from infocomp.plotting.selection import CLASSICAL, NothingToDraw, short_names
 
 CODEC_BAR, IDEAL, RANK_BAR, MAPPED, WHOLE, CHUNKED = "codec", "ideal", "ranks", "mapped", "classical", "chunked"
 FAMILIES = {
-    CODEC_BAR: "model, real container",
+    CODEC_BAR: "model, real container (header counted)",
     IDEAL: "model, code length (no file made)",
-    RANK_BAR: "model, ranks then a classical coder (no header counted)",
+    RANK_BAR: "model, ranks then a classical coder (header not counted)",
     MAPPED: "model on a mapped alphabet, by rule of the lost bit",
     WHOLE: "classical, one stream",
-    CHUNKED: "classical, in chunks",
+    CHUNKED: "classical, in chunks (header counted once)",
 }
 _LOOKS: dict[str, dict[str, str]] = {
     CODEC_BAR: {"facecolor": style.CATEGORIES[0]},
@@ -130,16 +131,17 @@ def _panels(rows: pd.DataFrame) -> pd.DataFrame:
             models = coded[coded["estimator"] != CLASSICAL]
             filed = coded.loc[coded["family"].isin([CODEC_BAR, MAPPED]), "model"]
             part = "first " if sizes and float(str(size)) < sizes[0] else ""
-            amount = f", {part}{byte_text(float(str(size)))}" if float(str(size)) else ""
+            amount = f"{part}{byte_text(float(str(size)))}" if float(str(size)) else ""
             coded = coded[(coded["family"] != IDEAL) | ~coded["model"].isin(filed)]
-            keep += [coded.assign(panel=f"{corpus}{amount}")] if len(models) else []
+            said = str(corpus).endswith(amount)  # a text called "first 200 kB" needs no size beside its name
+            keep += [coded.assign(panel=f"{corpus}" if said else f"{corpus}, {amount}")] if len(models) else []
     return pd.concat(keep)
 
 
 def _name(row: pd.Series, short: dict[str, str]) -> str:
     """What a bar is called, of one model without its name."""
     if row["estimator"] == CLASSICAL:
-        return row["model"] + (f", {row['label']}" if row["family"] == CHUNKED else "")
+        return row["model"] + (f", {row['label']} B" if row["family"] == CHUNKED else "")
     model = f"{short[row['model']]}: " if len(short) > 1 else ""
     said = {CODEC_BAR: "arithmetic coding", IDEAL: "code length", RANK_BAR: row["estimator"]}
     said |= {MAPPED: RULES.get(row["label"], row["label"])}
@@ -156,7 +158,7 @@ def draw_coding_table(points: pd.DataFrame) -> Figure:
         sizes = [int((points["panel"] == text).sum()) for text in texts]
         heights = [max(sizes[line * columns : (line + 1) * columns]) for line in range(lines)]
         titles = [_title(points[points["panel"] == text]) for text in texts]
-        height = sum(BAR * bars for bars in heights) + lines * (0.4 + 0.13 * _most_lines(titles)) + 0.7
+        height = sum(BAR * bars for bars in heights) + lines * (0.4 + 0.13 * _most_lines(titles)) + 0.95
         figure = style.new_figure(style.PAGE if columns > 1 else 0.7 * style.PAGE, height)
         ratios = [BAR * bars for bars in heights]
         grid = figure.subplots(lines, columns, squeeze=False, height_ratios=ratios).ravel()
@@ -165,7 +167,7 @@ def draw_coding_table(points: pd.DataFrame) -> Figure:
             _draw(ax, own, max(heights[texts.index(text) // columns], 1))
         for ax in grid[len(texts) :]:
             ax.set_visible(False)
-        style.legend_below(figure, _legend(points))
+        style.legend_below(figure, _legend(points), _models(points))
         style.settle(figure)
     return figure
 
@@ -195,6 +197,12 @@ def _title(own: pd.DataFrame) -> str:
     """Which bytes, and whether they were in the training data, in short lines."""
     said = (str(own["panel"].iloc[0]), f"in the training data: {in_training(own)}")
     return "\n".join(textwrap.fill(text, TITLE, break_on_hyphens=False) for text in said)
+
+
+def _models(points: pd.DataFrame) -> str:
+    """The models and checkpoints of the bars."""
+    names = dict.fromkeys(checkpoint_names(points[points["estimator"] != CLASSICAL], in_full=True).values())
+    return textwrap.fill(f"model{'s' if len(names) > 1 else ''}: {'; '.join(names)}", 120)
 
 
 def _most_lines(titles: list[str]) -> int:

@@ -28,6 +28,7 @@ from infocomp.plotting.coding_selection import (
 from infocomp.plotting.coding_style import (
     BAND,
     DASHES,
+    UNIGRAM,
     band,
     classical_lines,
     interval_name,
@@ -109,7 +110,7 @@ def draw_coding_training(points: pd.DataFrame) -> Figure:
             _draw_rate(ax, path, model_look(models, str(model)), str(estimator))
         style.step_axis(ax, steps)
         ax.set_ylabel(style.AXIS["bits_per_byte"])
-        ax.set_title(text_title(rates))
+        ax.set_title(text_title(rates, with_model=True))
         coders = classical_lines(ax, points[points["estimator"] == CLASSICAL])
         for place, quantity in enumerate(INFORMATION if len(informations) else ()):
             _draw_information(figure.add_subplot(grid[1, place]), informations, quantity, steps)
@@ -129,9 +130,9 @@ def _draw_rate(ax: Axes, path: pd.DataFrame, look: dict[str, Any], estimator: st
     ideal = estimator == CODE_LENGTH
     ax.plot(path["position"], path["value"], color=colour, ls="-" if ideal else "-.", lw=1.0, zorder=3, gid=gid)
     band(ax, path, "position", colour, f"{gid}|interval")
+    ax.plot(path["position"], path["null"], color=colour, lw=0.7, ls=DASHES, zorder=2, gid=f"{gid}|null")
     if not ideal:
         return
-    ax.plot(path["position"], path["null"], color=colour, lw=0.7, ls=DASHES, zorder=2, gid=f"{gid}|null")
     for hollow in (False, True):
         shown = path[path["duplicate"].eq(True) == hollow]
         face: dict[str, Any] = {
@@ -171,11 +172,12 @@ def _legend(rates: pd.DataFrame, informations: pd.DataFrame, models: list[str]) 
     if CODEC in present:
         handles.append(Line2D([], [], ls="", marker="x", ms=4.5, mew=0.9, label="real container", **grey))
     if PREQUENTIAL in present:
-        handles.append(Line2D([], [], ls="-.", label="prequential code of the training run", **grey))
+        handles.append(Line2D([], [], ls="-.", label=f"{_SERIES[PREQUENTIAL]} (tokenizer not counted)", **grey))
     if interval_name(rates):
         handles.append(Patch(facecolor=style.GREY, alpha=BAND + 0.1, lw=0, label=interval_name(rates)))
-    if rates["null"].notna().any() or (len(informations) and informations["null"].notna().any()):
-        text = "null (of the rate: unigram code)" if len(informations) else "unigram code"
+    nulls = rates.loc[rates["estimator"] != CODEC, "null"]
+    if nulls.notna().any() or (len(informations) and informations["null"].notna().any()):
+        text = f"null (of the rate: {UNIGRAM})" if len(informations) else UNIGRAM
         handles.append(Line2D([], [], color=style.GREY, lw=0.7, ls=DASHES, label=text))
     if rates["duplicate"].eq(True).any():
         look: dict[str, Any] = {"ls": "", "marker": "o", "ms": 3.5, "mfc": "white"}

@@ -25,6 +25,7 @@ from infocomp.plotting.coding_selection import (
     checkpoint_names,
     coding_rows,
     labelled,
+    text_bytes,
     the_model,
 )
 from infocomp.plotting.coding_style import (
@@ -43,7 +44,7 @@ AGAINST = ("xz", "PPMd")
 CORPORA = 4  # powers of ten on the left, from about the size of the model on
 _LABEL = r"weights (\d+) bits"
 _COLUMNS = ["series", "corpus", "in_training", "model", "revision", "step", "estimator", "coder", "bits", "rate"]
-_COLUMNS += ["model_bytes", "corpus_bytes", "two_part", "minimum"]
+_COLUMNS += ["model_bytes", "corpus_bytes", "two_part", "minimum", "measured_bytes"]
 
 
 def coding_widths(table: pd.DataFrame, model: str | None = None, corpus: str | None = None) -> Figure:
@@ -69,6 +70,7 @@ def coding_widths_rows(table: pd.DataFrame, model: str | None = None, corpus: st
     if len(widths) < 2:
         raise NothingToDraw("the two-part code needs bits_per_byte and model_bytes under two labels 'weights b bits'")
     widths = widths.sort_values("bits", ignore_index=True).assign(estimator=CODE_LENGTH)
+    widths = widths.assign(measured_bytes=text_bytes(rows[rows["corpus"].isin(widths["corpus"])]))
     coders = rows[(rows["estimator"] == CLASSICAL) & (rows["quantity"] == "bits_per_byte") & (rows["label"] == "")]
     coders = coders[coders["model"].str.startswith(AGAINST) & coders["corpus"].isin(widths["corpus"])]
     coders = coders.drop_duplicates("model").sort_values("value", ascending=False)
@@ -123,7 +125,7 @@ def draw_coding_widths(points: pd.DataFrame) -> Figure:
         measured = points[points["series"] == "width"]
         name = next(iter(checkpoint_names(measured, in_full=True).values()))
         figure.suptitle(f"{text_title(measured)}; model: {name}", fontsize=8)
-        style.legend_below(figure, _legend(points), "rates of this text; a larger corpus is taken to be of its kind")
+        style.legend_below(figure, _legend(points), _note(measured))
         style.settle(figure)
         keep_apart(left, sizes)
         keep_apart(right, coders)
@@ -165,7 +167,8 @@ def _draw_sizes(ax: Axes, points: pd.DataFrame) -> list[Annotation]:
     widths = sorted(lines["bits"].unique())
     best = lines["rate"].min()
     top = 1.5 * coders["rate"].max() if len(coders) else 2.5 * best
-    ax.set_ylim(0.9 * best, max(top, 1.5 * best))
+    top = max(top, 1.5 * best)
+    ax.set_ylim(0.9 * best, top)
     for bits, path in lines.groupby("bits"):
         look: dict[str, Any] = {"marker": _marker(widths, float(str(bits))), "ms": 3, "markevery": (4, 12)}
         ax.plot(
@@ -181,7 +184,10 @@ def _draw_sizes(ax: Axes, points: pd.DataFrame) -> list[Annotation]:
         look: dict[str, Any] = {"ls": "", "marker": "X", "ms": 5, "mew": 0.5, "mec": "white", "zorder": 4}
         ax.plot(own["corpus_bytes"], own["two_part"], mfc=_colour(widths, float(str(bits))), gid="break-even", **look)
     ax.set_xscale("log")
-    low, high = float(lines["corpus_bytes"].min()), float(lines["corpus_bytes"].max())
+    low, high = (
+        0.6 * float(lines.loc[lines["two_part"] <= top, "corpus_bytes"].min()),
+        float(lines["corpus_bytes"].max()),
+    )
     ax.set_xlim(low, high)
     powers = [10.0**power for power in range(0, 19) if low <= 10.0**power <= high]
     shown = powers[len(powers) % 2 :: 2] if len(powers) > 5 else powers
@@ -189,6 +195,7 @@ def _draw_sizes(ax: Axes, points: pd.DataFrame) -> list[Annotation]:
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xticklabels([byte_text(size) for size in shown])
     ax.set_xlabel("size of the corpus")
+    ax.set_ylabel("weights and data, bits per byte of corpus")
     return classical_lines(ax, coders.assign(model=coders["coder"], value=coders["rate"]))
 
 
@@ -215,6 +222,15 @@ def _marker(widths: list[float], bits: float) -> str:
     return style.MARKERS[widths.index(bits) % len(style.MARKERS)]
 
 
+def _note(measured: pd.DataFrame) -> str:
+    """Under what the sizes hold."""
+    size = measured["measured_bytes"].iloc[0]
+    amount = f"{byte_text(size)} of this text" if np.isfinite(size) else "this text"
+    return (
+        f"in brackets: break-even size of corpus; both rates held constant, measured on {amount}; tokenizer not counted"
+    )
+
+
 def _legend(points: pd.DataFrame) -> list[Line2D]:
     """What the marks are, and for each width where it breaks even with each coder, in words."""
     equal = points[points["series"] == "break-even"]
@@ -229,5 +245,5 @@ def _legend(points: pd.DataFrame) -> list[Line2D]:
         handles.append(Line2D([], [], color=_colour(widths, bits), marker=_marker(widths, bits), ms=3, label=text))
     handles.append(Line2D([], [], label="best width", marker="o", ms=6, mfc="none", **grey))
     if len(equal):
-        handles.append(Line2D([], [], label="breaks even, at that size", marker="X", ms=5, mew=0, **grey))
+        handles.append(Line2D([], [], label="break-even, both codes equally long", marker="X", ms=5, mew=0, **grey))
     return handles
