@@ -39,7 +39,6 @@ from infocomp.config import ConfigError, load_config
 from infocomp.execution.session import Silent, run_study
 from infocomp.execution.table import KEY, VOLATILE, read
 from infocomp.studies.coding_parts import rate_part
-from infocomp.studies.coding_rows import octaves, ratio_columns
 from infocomp.studies.commands import open_study
 from infocomp.studies.compression import CodecOptions, compress_and_tell
 from infocomp.studies.settings import ComputeSettings
@@ -114,12 +113,6 @@ def test_the_position_curve_is_the_mean_over_the_tokens_at_each_place(folder, ta
         assert (settings["position_from"], settings["position_to"]) == (begin, end)
 
 
-def test_bins_of_the_place_are_even_in_the_logarithm_and_cover_every_place_once():
-    assert octaves(31, 1).tolist() == [0, 1, 2, 4, 8, 16, 31]
-    assert octaves(1, 1).tolist() == [0, 1]
-    assert octaves(9, 2).tolist() == [0, 1, 2, 3, 4, 6, 8, 9]
-
-
 @pytest.mark.parametrize(("label", "room", "stride"), [("chunk 16", 15, None), ("sliding 32/16", 31, 16)])
 def test_other_windows_are_measured_as_their_rule_says(folder, table, label, room, stride):
     model, tokenizer = loaded(folder / "out")
@@ -137,6 +130,8 @@ def test_documents_add_up_to_the_rate(out, table):
     assert len(own) == DOCUMENTS
     row = one(table, revision="step8", corpus="salad", estimator="code_length", label="", quantity="bits_per_byte")
     assert own["bits"].sum() / own["n_bytes"].sum() == pytest.approx(row["value"])
+    twin = documents[documents["model"] == "PPM"]
+    assert twin["document"].tolist() == own["document"].tolist(), "once for five checkpoints"
 
 
 def test_one_forward_pass_gives_rate_curve_documents_and_retention(folder, out):
@@ -155,13 +150,6 @@ def test_one_forward_pass_gives_rate_curve_documents_and_retention(folder, out):
     labels = {row.get("label", "") for row in result.rows}
     assert "" in labels and len(result.documents) == DOCUMENTS
     assert any(label.startswith("position") for label in labels) and any(label.startswith("kind") for label in labels)
-
-
-def test_fewer_than_eight_documents_have_no_standard_error():
-    ones = np.ones(40)
-    few = ratio_columns(np.arange(40.0), ones, np.arange(40) % 7)
-    assert few == {"value": 19.5}
-    assert "std_error" in ratio_columns(np.arange(40.0), ones, np.arange(40) % 8)
 
 
 # --- what the bits are spent on ---------------------------------------------------------------------------------------
@@ -190,6 +178,7 @@ def test_a_retention_profile_is_that_of_the_tokens_where_they_stand_in_the_text(
 def test_the_file_is_as_large_as_the_file_that_compress_writes(folder, out, table, tmp_path):
     head = "".join(documents_of(folder)).encode()[:HEAD]
     (tmp_path / "head.txt").write_bytes(head)
+    parameters = sum(p.numel() for p in loaded(out)[0].parameters())
     rows = table[(table["estimator"] == "arithmetic_coding") & (table["revision"] == "step8")]
     for label, chunk_tokens in {"": None, "chunk 8": 8}.items():
         written = tmp_path / f"head{chunk_tokens}.icz"
@@ -204,6 +193,12 @@ def test_the_file_is_as_large_as_the_file_that_compress_writes(folder, out, tabl
         assert abs(value["coded_bytes"] - written.stat().st_size) < 100
         assert value["bits_per_byte"] == pytest.approx(8 * value["coded_bytes"] / HEAD)
         assert value["coder_overhead"] == pytest.approx(coded.overhead_bits / coded.n_tokens)
+        assert value["raw_rate"] == pytest.approx(value["coded_bytes"] / HEAD)
+        assert value["adjusted_rate"] == pytest.approx((value["coded_bytes"] + 2 * parameters) / HEAD)
+        counted = json.loads(one(own, quantity="adjusted_rate")["settings"])
+        assert (counted["parameters"], counted["parameter_bits"]) == (parameters, 16)
+        assert (counted["measured_on_bytes"], counted["tokenizer_counted"]) == (HEAD, False)
+        assert value["floor_saved_bytes"] == coded.floor_saved_bits / 8
         assert value["escape_share"] == 0 and value["compress_seconds"] > 0 and value["decompress_seconds"] > 0
         assert set(own["unit"]) == {"bits/byte", "bytes", "ratio", "bits/token", "seconds"}
 
@@ -231,6 +226,10 @@ def test_weights_of_few_bits_are_measured_again_and_counted(folder, out, table):
         assert one(rows, quantity="model_bytes")["value"] == weight_bytes(model, width)
         adjusted = one(rows, quantity="adjusted_rate")["value"]
         assert adjusted == pytest.approx((bits / 8 + weight_bytes(model, width)) / size, rel=1e-5)
+        for _, row in rows[rows["quantity"].isin(["adjusted_rate", "break_even_bytes"])].iterrows():
+            said = json.loads(row["settings"])
+            assert (said["measured_on_bytes"], said["tokenizer_counted"]) == (size, False)
+            assert said["rates held constant over sizes"] is True
         for coder in ("xz -9e", "PPMd"):
             row = one(rows, quantity="break_even_bytes", label=f"weights {width} bits against {coder}")
             theirs = classical_rates("".join(texts).encode(), [coder])[0].bits_per_byte
@@ -397,10 +396,11 @@ def test_the_terminal_shows_every_text_with_what_the_model_knows_of_it(out, tabl
         "step0",
         "step8",
         "code length",
-        "file",
-        "rank + gzip -9",
+        "file (first 2 kB)",
+        "file without header (first 2 kB)",
+        "rank + gzip -9 (first 2 kB)",
         "mapping coded",
-        f"classical, first {HEAD} bytes",
+        "classical (first 2 kB)",
     ):
         assert word in text
 

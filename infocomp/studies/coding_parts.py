@@ -141,7 +141,7 @@ def codec_parts(text: CodedText, settings: CodecSettings, compute: ComputeSettin
                 raise RuntimeError(f"the codec did not give back the {len(data):,} bytes of {text.name!r}; report it.")
             seconds = time.perf_counter() - start
             shared = token_by_token(shared_columns(text, text.rule, compute, about), chunking, coder.bos, len(data))
-            return UnitResult(codec_rows(coded, pieces.tokens, seconds, shared, label))
+            return UnitResult(codec_rows(coded, pieces.tokens, seconds, shared, label, loaded.parameters))
 
         describe = {"estimator": "arithmetic_coding", "label": label}
         decides = {"part": "codec", "chunking": cut.model_dump(mode="json"), "bytes": len(data), "label": label}

@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from infocomp.coding.kinds import Lexicon, Rules
-from infocomp.coding.ppm import byte_code_lengths
 from infocomp.coding.retention import ALL, Retained, retention
 from infocomp.corpora.windows import document_of
 from infocomp.estimators.halves import FEWEST_DOCUMENTS
@@ -19,6 +18,8 @@ from infocomp.estimators.numbers import quantile
 from infocomp.studies.coding_rows import UNITS, Row
 from infocomp.studies.coding_texts import CodedText
 from infocomp.units import bits
+
+PPM = "PPM"  # the column `model` of the classical twin
 
 
 @dataclass(frozen=True)
@@ -45,16 +46,34 @@ class RetentionProfile:
             ]
         return rows
 
-    def classical_rows(self, order: int) -> list[Row]:
-        """Bits per byte of PPM on the bytes of each kind; its own token count is that of the model's tokens."""
-        lengths = byte_code_lengths(self.text.data, order)
-        common = {"model": "PPM", "corpus": self.text.name, "estimator": "classical", "draw": "mean"}
+    def classical_rows(self, lengths: Float[np.ndarray, "bytes"], order: int) -> list[Row]:
+        """Bits per byte of PPM on the bytes of each kind, from its bits of every byte of the text.
+
+        The token count is that of the model's tokens.
+        """
+        common = {"model": PPM, "corpus": self.text.name, "estimator": "classical", "draw": "mean"}
         common |= {"in_training": self.text.settings.trained_on}
         rule = "one adaptive stream over the whole text, documents one after the other"
         common |= {"settings": {"order": order, "rule": rule, "kinds": asdict(self.rules)}}
         return [
             {**common, **_columns(found, "bits_per_byte", found.classical_bits_per_byte, found.classical_std_error)}
             for found in self._profile(np.zeros(len(self._in_text)), lengths)
+        ]
+
+    def classical_documents(self, lengths: Float[np.ndarray, "bytes"]) -> list[Row]:
+        """Bits of PPM on the scored bytes of each document, for OUT/documents.parquet, beside those of every model.
+
+        Tokens are those of the model, and the revision is empty: one set of rows a text, whatever the checkpoints.
+        """
+        prepared = self.text.prepared
+        scored = prepared.windows.scored_tokens
+        before = np.r_[0, np.cumsum(lengths)]
+        edges = np.r_[0, np.cumsum(prepared.corpus.byte_counts, dtype=np.int64)]
+        of_token = before[edges[scored + 1]] - before[edges[scored]]
+        return [
+            {"model": PPM, "revision": "", "corpus": self.text.name}
+            | {"document": name, "n_tokens": count, "n_bytes": size, "bits": spent}
+            for name, count, size, spent in prepared.document_rates(of_token)
         ]
 
     def _profile(

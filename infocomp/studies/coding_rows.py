@@ -75,6 +75,7 @@ def rate_rows(nats: Float[np.ndarray, "scored"], prepared: PreparedCorpus, share
     owner = document_of(prepared.corpus, scored)
     sizes = {"bits_per_token": np.ones(len(scored)), "bits_per_byte": prepared.corpus.byte_counts[scored].astype(float)}
     common = {**shared, "site": "logits", "estimator": "code_length", "label": label, "n_tokens": len(scored)}
+    common |= {"settings": shared["settings"] | {"bytes": prepared.scored_bytes}}
     return [
         {
             **common,
@@ -142,7 +143,8 @@ def position_rows(
 
 
 def classical_row(size: CodedSize, text: CodedText, label: str = "") -> Row:
-    """One classical coder on the bytes of one text."""
+    """One classical coder on the bytes of one text or of its beginning; the settings say how many these were."""
+    n_bytes = round(8 * size.bytes / size.bits_per_byte)
     return {
         "model": size.coder,
         "corpus": text.name,
@@ -152,7 +154,7 @@ def classical_row(size: CodedSize, text: CodedText, label: str = "") -> Row:
         "draw": "mean",
         "value": size.bits_per_byte,
         "unit": UNITS["bits_per_byte"],
-        "settings": {**json.loads(size.settings), "coded_bytes": size.bytes},
+        "settings": {**json.loads(size.settings), "coded_bytes": size.bytes, "bytes": n_bytes},
         "n_documents": text.prepared.corpus.n_documents,
         "in_training": text.settings.trained_on,
     }
@@ -165,7 +167,7 @@ def mapped_rows(nats: Float[np.ndarray, "scored"], text: CodedText, shared: Row)
     return [
         {
             **shared,
-            "settings": shared["settings"] | {"mapping": found.rule},
+            "settings": shared["settings"] | {"mapping": found.rule, "bytes": len(text.data)},
             "site": "logits",
             "estimator": "code_length",
             "quantity": "bits_per_byte",

@@ -28,7 +28,8 @@ class CodedTextSettings(Settings):
         No window crosses a document unless `rate.packing` is set, and standard errors are over documents.
     max_bytes: the text is cut there. in_training: whether the model was trained on it; a column of every row.
     A picture is cut into grey patches of 32 × 64, a sound into pieces of 2048 8-bit samples, and their bytes are mapped
-    to the ASCII that a model of text reads; of these only the rate and the classical coders are measured.
+    to the ASCII that a model of text reads; of these only the rate and the classical coders are measured. `max_bytes`
+    keeps whole pieces of a sound and whole rows of patches of a picture, the same bytes for every coder.
     """
 
     name: Annotated[str, Field(min_length=1)]

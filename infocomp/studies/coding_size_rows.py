@@ -22,13 +22,25 @@ PARAMETER_BITS = 16
 def raw_rows(nats: Float[np.ndarray, "scored"], prepared: PreparedCorpus, shared: Row, parameters: int) -> list[Row]:
     """Coded over raw size, and the same with every parameter counted at 16 bits though the rate is that of `dtype`."""
     coded, size = bits(float(nats.sum())) / 8, prepared.scored_bytes
-    counted = shared["settings"] | {"parameters": parameters, "parameter_bits": PARAMETER_BITS}
-    common = {**shared, "site": "logits", "estimator": "code_length", "unit": "ratio", "n_tokens": len(nats)}
-    adjusted = adjusted_rate(coded, size, parameters, PARAMETER_BITS)
-    return [
-        {**common, "quantity": "raw_rate", "value": raw_rate(coded, size)},
-        {**common, "quantity": "adjusted_rate", "value": adjusted, "settings": counted},
+    common = {**shared, "site": "logits", "estimator": "code_length", "n_tokens": len(nats)}
+    return _raw_and_adjusted(coded, size, parameters, common)
+
+
+def _raw_and_adjusted(coded_bytes: float, raw_bytes: int, parameters: int, common: Row) -> list[Row]:
+    """Both rates of one code; the adjusted one says how many parameters of how many bits it counts."""
+    counted = {"parameters": parameters, "parameter_bits": PARAMETER_BITS, **_two_part_settings(raw_bytes)}
+    adjusted = adjusted_rate(coded_bytes, raw_bytes, parameters, PARAMETER_BITS)
+    rows: list[Row] = [
+        {"quantity": "raw_rate", "value": raw_rate(coded_bytes, raw_bytes)},
+        {"quantity": "adjusted_rate", "value": adjusted, "settings": common["settings"] | counted},
     ]
+    return [{**common, "unit": "ratio", **row} for row in rows]
+
+
+def _two_part_settings(measured_on_bytes: int) -> Row:
+    """What a size of weights and data together rests on."""
+    rests_on = {"measured_on_bytes": measured_on_bytes, "rates held constant over sizes": True}
+    return rests_on | {"tokenizer_counted": False}
 
 
 def width_rows(
@@ -42,23 +54,25 @@ def width_rows(
     """The rate under weights of `width` bits, their bytes, both together, and the break-even size of a corpus.
 
     `classical` holds the bits per byte of each coder on the same text; where the model's rate is no lower, it never
-    pays, and the row says so.
+    pays, and the row says so. Both are rates of this text: the row says that too, as either may fall on a longer one.
     """
     label = f"weights {width} bits"
     rows = rate_rows(nats, prepared, shared, label)
     rate = bits(float(nats.sum())) / prepared.scored_bytes
     adjusted = adjusted_by_bytes(bits(float(nats.sum())) / 8, prepared.scored_bytes, model_bytes)
     common = {**shared, "site": "logits", "estimator": "code_length", "label": label, "n_tokens": len(nats)}
-    rows += [
-        {**common, "quantity": "model_bytes", "value": model_bytes, "unit": "bytes"},
-        {**common, "quantity": "adjusted_rate", "value": adjusted, "unit": "ratio"},
-    ]
+    rows.append({**common, "quantity": "model_bytes", "value": model_bytes, "unit": "bytes"})
+    common |= {"settings": shared["settings"] | _two_part_settings(prepared.scored_bytes)}
+    rows.append({**common, "quantity": "adjusted_rate", "value": adjusted, "unit": "ratio"})
     for coder, theirs in classical.items():
         found = break_even_bytes(rate, model_bytes, theirs)
         row = {**common, "quantity": "break_even_bytes", "label": f"{label} against {coder}", "unit": "bytes"}
+        rates = f"{rate:.4f} bits per byte under these weights, {theirs:.4f} by {coder}"
         if found is None:
-            message = f"never: {rate:.4f} bits per byte under these weights, {theirs:.4f} by {coder}"
-            row |= {"status": "undetermined", "message": message}
+            row |= {"status": "undetermined", "message": f"never: {rates}"}
+        else:
+            of = f"this text of {prepared.scored_bytes:,} bytes"
+            row |= {"message": f"both rates are those of {of} and held constant over sizes: {rates}"}
         rows.append(row | {"value": found})
     return rows
 
@@ -81,14 +95,24 @@ def token_by_token(shared: Row, chunking: Chunking, bos: int | None, n_bytes: in
 
 
 def codec_rows(
-    coded: Coded, tokens: Int[np.ndarray, "tokens"], decompress_seconds: float, shared: Row, label: str
+    coded: Coded,
+    tokens: Int[np.ndarray, "tokens"],
+    decompress_seconds: float,
+    shared: Row,
+    label: str,
+    parameters: int,
 ) -> list[Row]:
-    """A real file and where its bytes went; `coder_overhead` is bits per token beyond −Σ log2 p of the same steps."""
+    """A real file, alone and with every parameter at 16 bits, and where its bytes went.
+
+    `coder_overhead` is bits per token beyond −Σ log2 p of the same steps, where a token counts 24 bits at most;
+    `floor_saved_bytes` is what the tokens beyond that would have cost more.
+    """
     sizes = {
         "coded_bytes": (len(coded.file), "bytes"),
         "header_bytes": (coded.header_bytes, "bytes"),
         "payload_bytes": (coded.payload_bytes, "bytes"),
         "escape_bytes": (coded.escape_bytes, "bytes"),
+        "floor_saved_bytes": (coded.floor_saved_bits / 8, "bytes"),
         "escape_share": (coded.escape_share, "ratio"),
         "coder_overhead": (coded.overhead_bits / max(1, coded.n_tokens), "bits/token"),
         "compress_seconds": (coded.seconds, "seconds"),
@@ -96,8 +120,10 @@ def codec_rows(
     }
     common = {**shared, "site": "logits", "estimator": "arithmetic_coding", "label": label, "n_tokens": coded.n_tokens}
     rate: Row = {"quantity": "bits_per_byte", "value": coded.bits_per_byte, "unit": UNITS["bits_per_byte"]}
-    return [{**common, **rate, "null": _unigram_bits(tokens) / coded.n_bytes}] + [
-        {**common, "quantity": quantity, "value": value, "unit": unit} for quantity, (value, unit) in sizes.items()
+    return [
+        {**common, **rate, "null": _unigram_bits(tokens) / coded.n_bytes},
+        *_raw_and_adjusted(len(coded.file), coded.n_bytes, parameters, common),
+        *({**common, "quantity": name, "value": value, "unit": unit} for name, (value, unit) in sizes.items()),
     ]
 
 

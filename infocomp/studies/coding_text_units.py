@@ -6,6 +6,7 @@ from functools import partial
 
 from infocomp.coding.chunked import chunked_rate
 from infocomp.coding.classical import CodedSize, classical_rates
+from infocomp.coding.ppm import byte_code_lengths
 from infocomp.execution.runner import Unit, UnitResult
 from infocomp.execution.session import Silent
 from infocomp.execution.store import unit_name
@@ -17,7 +18,7 @@ from infocomp.studies.coding_texts import CodedText
 from infocomp.studies.model_source import StudiedModel
 from infocomp.studies.prequential_rows import TEXT, prequential_rows
 
-CODING_VERSION = 1  # raised when a change of the code changes numbers: parts of another version are made again
+CODING_VERSION = 2  # raised when a change of the code changes numbers: parts of another version are made again
 
 
 def classical_units(text: CodedText, settings: ClassicalSettings, slow: Sequence[int]) -> list[Unit]:
@@ -51,14 +52,15 @@ def _in_pieces(text: CodedText, chunk_bytes: int, coders: Sequence[str]) -> list
 
 
 def spans_unit(profile: RetentionProfile, settings: RetentionSettings) -> Unit:
-    """What PPM spends on each kind of span."""
+    """What PPM spends on each kind of span and on each document, once for all checkpoints."""
     text = profile.text
     decides = {"corpus": text.identity(), "windows": window_identity(text, text.rule), "order": settings.order}
     decides |= {"kinds": asdict(profile.rules), "coding_version": CODING_VERSION}
     describe = {"model": "PPM", "corpus": text.name, "estimator": "classical"}
 
     def run() -> UnitResult:
-        return UnitResult(profile.classical_rows(settings.order))
+        lengths = byte_code_lengths(text.data, settings.order)
+        return UnitResult(profile.classical_rows(lengths, settings.order), profile.classical_documents(lengths))
 
     return Unit(unit_name(study="classical spans", **decides), f"PPM by kind · {text.name}", describe, run)
 

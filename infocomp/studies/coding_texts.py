@@ -10,19 +10,19 @@ import numpy as np
 from jaxtyping import Int
 from transformers import PreTrainedTokenizerBase
 
-from infocomp.coding.classical import CodedSize, classical_rates, coded_size, png
-from infocomp.coding.modalities import Mapped, audio_pieces, grey_pixels, image_patches, to_ascii
+from infocomp.coding.classical import CodedSize, coded_size, coder_named
+from infocomp.coding.modalities import Mapped
 from infocomp.corpora.builtin import held_out_documents, training_documents
 from infocomp.corpora.documents import Document, read_documents
 from infocomp.corpora.settings import TextSettings
 from infocomp.corpora.tokens import tokenise, tokenizer_hash
 from infocomp.corpora.windows import cut_windows
 from infocomp.studies.coding_settings import CodedTextSettings, RateSettings
+from infocomp.studies.coding_signals import Signal, read_signal
 from infocomp.studies.prepared import PreparedCorpus
 from infocomp.studies.settings import CorpusSettings
 
 LONGEST_DEFAULT = 2048  # positions of a window where nothing is asked for, however long the model reads
-PIECES = {"image": "patches", "audio": "pieces"}
 
 
 @dataclass(frozen=True)
@@ -49,15 +49,14 @@ class WindowRule:
 
 @dataclass(frozen=True)
 class CodedText:
-    """`prepared` under the default windows; `mapped` and `pieces` are those of a picture or sound, else None."""
+    """`prepared` under the default windows; `signal` is what was cut of a picture or sound, else None."""
 
     settings: CodedTextSettings
     rate: RateSettings
     prepared: PreparedCorpus
     tokenizer: PreTrainedTokenizerBase
     bos_token: int | None
-    mapped: Mapped | None = None
-    pieces: bytes = b""
+    signal: Signal | None = None
     _cuts: dict[WindowRule, PreparedCorpus] = field(default_factory=dict, compare=False)
     _sizes: dict[str, CodedSize] = field(default_factory=dict, compare=False)
 
@@ -65,6 +64,11 @@ class CodedText:
     def name(self) -> str:
         """The column `corpus`."""
         return self.prepared.name
+
+    @property
+    def mapped(self) -> Mapped | None:
+        """A picture or sound as the ASCII that the model reads; None for text."""
+        return None if self.signal is None else self.signal.mapped
 
     @property
     def rule(self) -> WindowRule:
@@ -86,26 +90,23 @@ class CodedText:
     @cached_property
     def data(self) -> bytes:
         """The bytes whose rate is measured: the text, cut where its tokens end, or the pieces of a picture or sound."""
-        return self.pieces if self.mapped is not None else self.prepared.text_bytes()
+        return self.prepared.text_bytes() if self.signal is None else self.signal.data
 
     def head(self, max_bytes: int) -> bytes:
         """The first bytes of the text, cut at a whole character."""
         return self.data if len(self.data) <= max_bytes else _whole_characters(self.data[:max_bytes])
 
     def in_one_stream(self, coders: Sequence[str]) -> list[CodedSize]:
-        """Classical coders on the whole text in one stream; a picture row by row, PNG at the picture's own width."""
+        """Classical coders on the whole text in one stream; the patches of a picture row by row, PNG at their width."""
         for name in coders:
             if name not in self._sizes:
                 self._sizes[name] = self._size(name)
         return [self._sizes[name] for name in coders]
 
     def _size(self, coder: str) -> CodedSize:
-        if self.settings.modality != "image":
-            return classical_rates(self.data, [coder])[0]
-        assert isinstance(self.settings.path, str)
-        pixels = grey_pixels(self.settings.path)
-        data = pixels.tobytes()
-        return coded_size(coder, png(pixels.shape[1]), data) if coder == "PNG" else classical_rates(data, [coder])[0]
+        if self.signal is None:
+            return coded_size(coder, coder_named(coder), self.data)
+        return coded_size(coder, self.signal.coder(coder), self.signal.in_one_stream)
 
     def coders(self, named: Sequence[str]) -> list[str]:
         """The coders asked for, and the one that a picture or a sound has of its own."""
@@ -116,7 +117,8 @@ class CodedText:
         """What of the text decides a unit's result, its windows apart."""
         left_out = {"context_length", "stride"}
         identity = {name: value for name, value in self.prepared.identity().items() if name not in left_out}
-        return identity | {"modality": self.settings.modality}
+        identity |= {"modality": self.settings.modality}
+        return identity if self.signal is None else identity | {"signal": self.signal.fingerprint}
 
 
 def prepare_text(
@@ -128,22 +130,12 @@ def prepare_text(
 ) -> CodedText:
     """Read, tokenise and cut one text. `longest` is how many positions the model reads, None where it does not say.
 
-    ValueError: what cannot be read, a tokenizer without the BOS that is asked for, windows longer than the model reads.
+    ValueError: what cannot be read, `max_bytes` that leaves nothing of a picture or sound, a tokenizer without the BOS
+    that is asked for, windows longer than the model reads.
     """
-    name, mapped, pieces = settings.name, None, b""
-    if settings.modality == "text":
-        documents = _documents(settings)
-    else:
-        assert isinstance(settings.path, str)
-        rows = image_patches(settings.path) if settings.modality == "image" else audio_pieces(settings.path)
-        rows = rows if settings.max_bytes is None else rows[: max(1, settings.max_bytes // rows.shape[1])]
-        pieces, size, kind = rows.tobytes(), rows.shape[1], PIECES[settings.modality]
-        mapped = to_ascii(pieces, "bytes")
-        name = f"{name} {kind}"
-        documents = [
-            Document(f"{kind}:{number + 1}", mapped.text[number * size : (number + 1) * size])
-            for number in range(len(rows))
-        ]
+    signal = None if settings.modality == "text" else read_signal(settings)
+    name = settings.name if signal is None else f"{settings.name} {signal.kind}"
+    documents = _documents(settings) if signal is None else signal.documents()
     bos: Any = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     bos = None if rate.bos == "none" else bos
     context = rate.context_length or (None if longest is None else min(longest, LONGEST_DEFAULT))
@@ -162,7 +154,7 @@ def prepare_text(
     corpus = tokenise(documents, tokenizer, name, cache=cache)
     windows = _windows(corpus, corpus_settings, bos)
     prepared = PreparedCorpus(corpus_settings, documents, corpus, windows, (), tokenizer_hash(tokenizer))
-    text = CodedText(settings, rate, prepared, tokenizer, bos, mapped, pieces)
+    text = CodedText(settings, rate, prepared, tokenizer, bos, signal)
     _check_lengths(text, longest)
     return text
 
