@@ -1,6 +1,6 @@
 # make demo   train a small GPT-NeoX, measure every checkpoint, draw the planes   (about 6 minutes on 2 cores)
-# make test   all tests                                                          (about 7 minutes on 2 cores)
-# make bench  speed and memory as ratios                                         (about 35 minutes on 2 cores)
+# make test   all tests                                                          (about 10 minutes on 2 cores)
+# make bench  speed and memory as ratios                                         (about 40 minutes on 2 cores)
 # make check  format, lint, types
 # Each sets up .venv first; nothing else is needed but Python >= 3.11 and a package index.
 
