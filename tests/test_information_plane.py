@@ -259,6 +259,20 @@ def test_a_plan_says_what_the_run_needs_and_leaves_no_part(series, tmp_path):
     assert list((tmp_path / "cache").glob("tokens-*")) and list((tmp_path / "cache").glob("labels-*"))
 
 
+def test_a_plan_of_an_untrained_series_counts_only_the_checkpoints_that_are_chosen(tmp_path):
+    config = tiny_config(tmp_path)
+    config["model"]["revisions"] = ["step4", "step8"]
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config))
+    done = CliRunner().invoke(app, ["plan", str(path), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.stderr
+    assert "5 (0 done), 2 checkpoints" in done.stdout  # training, coders, control, two checkpoints
+    config["model"]["revisions"] = ["step5"]
+    path.write_text(json.dumps(config))
+    wrong = CliRunner().invoke(app, ["plan", str(path), "--out", str(tmp_path / "out")])
+    assert wrong.exit_code == 2 and "step5" in wrong.stderr
+
+
 def test_activations_that_overflow_fail_their_checkpoint_and_name_the_site(tmp_path):
     """Finite weights, infinite activations: the first block's output weights are as large as float32 goes."""
     folder = tmp_path / "series"

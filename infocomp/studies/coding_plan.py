@@ -50,7 +50,7 @@ def plan_coding(study: "Coding", report: Report) -> Plan:
         texts, shape = study.prepared_by(source), source.config()
     report.note("calibrating: one slice of the text through random weights of the same shape")
     seconds, parameters = _seconds_a_token(shape, texts[0], config.compute)
-    n = steps or len(checkpoints)
+    n = len(model.measured_steps()) if steps else len(checkpoints)
     each = [[study.parts(text, is_last) for text in texts] for is_last in (False, True)]
     passes = [sum(part.tokens for found in of for part in found if not part.slow) for of in each]
     slow = [sum(part.tokens for found in of for part in found if part.slow) for of in each]

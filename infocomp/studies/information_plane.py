@@ -176,7 +176,7 @@ class InformationPlane:
             tokenizer, config = source.tokenizer(), source.config()
             corpora = [prepare_corpus(corpus, tokenizer, orders, corpus_cache()) for corpus in self.config.corpora]
         report.note("calibrating: one slice of the text through random weights of the same shape")
-        n = steps or len(checkpoints)
+        n = len(self.model.measured_steps()) if steps else len(checkpoints)
         device = device_of(self.config.compute)
         measured, memory, scratch, model_bytes = 0.0, 0, 0, 0
         for prepared in corpora:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from infocomp.checkpoints.integrity import duplicates
+from infocomp.checkpoints.schedule import parse_revision, select
 from infocomp.checkpoints.source import Checkpoint, DirectorySource, HubSource, Loaded, SingleSource, Source
 from infocomp.corpora.builtin import training_documents
 from infocomp.corpora.documents import read_documents
@@ -76,6 +77,11 @@ class StudiedModel:
     def series_steps(self) -> list[int]:
         """Steps at which the run's own model is saved."""
         return self.series.checkpoints.steps(self.series.steps)
+
+    def measured_steps(self) -> list[str]:
+        """Checkpoints of the run's own model that are measured, by name. ValueError: a choice of what is not saved."""
+        saved = [parse_revision(f"step{step}") for step in self.series_steps()]
+        return [revision.name for revision in select(saved, self.settings.revisions, self.name)]
 
     def untrained(self) -> bool:
         """Whether a checkpoint of the run's own model is still missing."""
