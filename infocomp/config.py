@@ -21,8 +21,11 @@ VOLATILE = "volatile: changes how a run is done, not what comes out"
 """Marks a setting that `config_hash` leaves out: `device: Annotated[str, VOLATILE] = "auto"`."""
 
 _STUDIES = {
+    "capacity": "infocomp.studies.capacity:CapacityConfig",
     "coding": "infocomp.studies.coding_rate:CodingConfig",
     "information_plane": "infocomp.studies.information_plane:InformationPlaneConfig",
+    "memorization": "infocomp.studies.memorization:MemorizationConfig",
+    "text_memorization": "infocomp.studies.text_memorization:TextMemorizationConfig",
 }
 
 

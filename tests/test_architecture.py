@@ -19,11 +19,12 @@ ALLOWED = {
     "activations": {"corpora"},
     "coding": {"checkpoints", "corpora", "activations", "estimators"},
     "training": {"checkpoints", "corpora", "activations", "estimators"},
+    "memorization": {"checkpoints", "corpora", "activations", "estimators", "coding", "training"},
     "execution": set(),
     "plotting": {"execution"},
     "studies": {
         *("checkpoints", "corpora", "activations", "estimators"),
-        *("coding", "training", "execution", "plotting", "bottleneck"),
+        *("coding", "training", "memorization", "execution", "plotting", "bottleneck"),
     },
     "cli": {"studies", "execution"},
     "__init__": {"estimators", "activations", "corpora", "execution", "studies"},

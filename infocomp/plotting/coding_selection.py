@@ -12,7 +12,7 @@ import re
 import numpy as np
 import pandas as pd
 
-from infocomp.plotting.selection import CLASSICAL, INFORMATIONS, NEEDED, NothingToDraw, short_names, with_positions
+from infocomp.plotting.selection import CLASSICAL, NEEDED, NothingToDraw, short_names, with_positions
 from infocomp.plotting.style import step_text
 
 CODE_LENGTH = "code_length"
@@ -33,11 +33,6 @@ def of_coding(table: pd.DataFrame) -> pd.Series:
     estimator, label = (table[name].fillna("").astype(str) for name in ("estimator", "label"))
     real = estimator.isin([CODEC, PREQUENTIAL]) | estimator.str.startswith(RANKS)
     return real | (estimator.isin([CODE_LENGTH, CLASSICAL]) & (label != "")) | table["quantity"].isin(OWN_QUANTITIES)
-
-
-def only_coding(table: pd.DataFrame) -> bool:
-    """Whether a table holds rows of the study of coding and no information of any site."""
-    return bool(of_coding(table).any()) and not table["quantity"].isin(INFORMATIONS).any()
 
 
 def coding_rows(table: pd.DataFrame, corpus: str | None = None) -> pd.DataFrame:

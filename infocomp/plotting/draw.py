@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,12 +23,19 @@ from infocomp.plotting import (
     curves,
     estimates,
     heatmaps,
+    memorization_capacity,
+    memorization_descent,
+    memorization_fit,
+    memorization_fragility,
+    memorization_membership,
+    memorization_training,
     planes,
     profile,
     style,
 )
-from infocomp.plotting.coding_selection import coding_models, coding_rows, coding_texts, of_coding, only_coding
-from infocomp.plotting.selection import NothingToDraw, corpora, drawable, models
+from infocomp.plotting.coding_selection import coding_models, coding_rows, coding_texts, of_coding
+from infocomp.plotting.memorization_selection import memorization_texts, of_memorization
+from infocomp.plotting.selection import NothingToDraw, corpora, drawable, has_informations, models
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,19 @@ CODING_PAGES = (
 )
 CODING_TABLE = Page("coding_table", coding_table.coding_table_rows, coding_table.draw_coding_table)
 
+MEMORIZATION_PAGES = (
+    Page("capacity_curve", memorization_capacity.capacity_curve_rows, memorization_capacity.draw_capacity_curve),
+    Page("double_descent", memorization_descent.double_descent_rows, memorization_descent.draw_double_descent),
+    Page("membership", memorization_membership.membership_rows, memorization_membership.draw_membership),
+    Page(
+        "memorization_training",
+        memorization_training.memorization_training_rows,
+        memorization_training.draw_memorization_training,
+    ),
+    Page("fragility", memorization_fragility.fragility_rows, memorization_fragility.draw_fragility),
+)
+CAPACITY_FIT = Page("capacity_fit", memorization_fit.capacity_fit_rows, memorization_fit.draw_capacity_fit)
+
 
 def draw_all(
     table: pd.DataFrame,
@@ -79,8 +100,8 @@ def draw_all(
 ) -> list[Path]:
     """Write every figure the table allows into `out_dir`; what it does not allow is told in one sentence each.
 
-    Figures of the study of coding are the exception: a table without their rows is silent about them, and one with
-    nothing else is silent about the information plane.
+    Figures of coding and of memorization are the exception: a table without their rows is silent about them, and one
+    with their rows is silent about the information plane of texts that no information was measured on.
 
     `changes` (`plotting.changes.read_changes`) say which changes between checkpoints stand up; without them no figure
     speaks of it. Returns the files written: for each figure a PDF, a PNG and a CSV. Where the table holds several texts
@@ -96,12 +117,18 @@ def figures_of(
     table: pd.DataFrame, tell: Callable[[str], None] = print, changes: pd.DataFrame | None = None
 ) -> Iterator[tuple[str, Page, pd.DataFrame]]:
     """What `draw_all` draws, in its order: the file's name, the page and its rows. Tells as `draw_all` does."""
+    everything = table
+    if of_memorization(table).any():
+        yield from _of_memorization(table)
+        table = table[~of_memorization(table)]
     if of_coding(table).any():
         yield from _of_coding(table)
-        if only_coding(table):
-            return
         table = table[~of_coding(table)]
     texts = corpora(table) if "corpus" in table and "estimator" in table else []
+    if len(table) < len(everything):
+        texts = [text for text in texts if has_informations(table[table["corpus"] == text])]
+        if not texts:
+            return
     for text in texts or [None]:
         for page in PAGES:
             for model in _models(table, text) if page.per_model else [None]:
@@ -134,6 +161,21 @@ def _of_coding(table: pd.DataFrame) -> Iterator[tuple[str, Page, pd.DataFrame]]:
         except NothingToDraw:
             continue
         yield name, page, rows
+
+
+def _of_memorization(table: pd.DataFrame) -> Iterator[tuple[str, Page, pd.DataFrame]]:
+    """The figures of the studies of memorization; what a table has no rows for is left out without a word.
+
+    A figure has the text in its name only where it is drawn for several.
+    """
+    texts: list[dict[str, Any]] = [{"corpus": text} for text in memorization_texts(table)]
+    for page in (*MEMORIZATION_PAGES, CAPACITY_FIT):
+        found = []
+        for chosen in [{}] if page is CAPACITY_FIT else texts:
+            with suppress(NothingToDraw):
+                found.append((chosen.get("corpus"), page.rows(table, **chosen)))
+        for text, rows in found:
+            yield page.name + (_slug(text) if len(found) > 1 else ""), page, rows
 
 
 def _models(table: pd.DataFrame, text: str | None) -> list[str | None]:

@@ -62,6 +62,11 @@ def corpora(table: pd.DataFrame) -> list[str]:
     return [str(name) for name in measured["corpus"].dropna().unique() if name]
 
 
+def has_informations(table: pd.DataFrame) -> bool:
+    """Whether a table holds an information of some site: only then figures of the information plane have a place."""
+    return "quantity" in table and bool(table["quantity"].isin(INFORMATIONS).any())
+
+
 def models(rows: pd.DataFrame) -> list[str]:
     """The models among the rows, classical coders apart, in order of appearance."""
     return [str(name) for name in rows.loc[rows["estimator"] != CLASSICAL, "model"].unique()]

@@ -77,8 +77,8 @@ def write_rows(folder: Path, rows: list[Row]) -> None:
     write_atomically(folder / STEPS, memoryview(sink.getvalue()))
 
 
-def read_state(path: Path, identity: dict[str, Any]) -> TrainingState:
-    """The state in a file; ValueError where it cannot be read or belongs to a run of another identity."""
+def read_state(path: Path, identity: dict[str, Any] | None) -> TrainingState:
+    """The state in a file; ValueError where it cannot be read or belongs to a run of another identity (None: any)."""
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
         state = TrainingState(**values)
@@ -89,8 +89,9 @@ def read_state(path: Path, identity: dict[str, Any]) -> TrainingState:
         raise ValueError(
             f"{path} has version {state.version}, this program reads {STATE_VERSION}; train into a new folder"
         )
-    for name in [*identity, *state.identity]:
-        there, here = state.identity.get(name), identity.get(name)
+    wanted = state.identity if identity is None else identity
+    for name in [*wanted, *state.identity]:
+        there, here = state.identity.get(name), wanted.get(name)
         if there != here:
             raise ValueError(
                 f"{path} belongs to another run: {name} is {_short(there)} there and {_short(here)} here; "

@@ -43,6 +43,7 @@ class TrainerSettings(BaseModel):
     `clip_norm` bounds the gradient's norm over all parameters. `seed` seeds torch's own generators (dropout) for the
     time of the loop. `state_every_steps` and `state_every_seconds` say how often the resume state is written besides
     the checkpoints, `keep_states` whether the state of each checkpoint stays; these three don't change the result.
+    Every `record_every`-th step has a row, as have steps at which something was measured or went wrong.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -56,6 +57,7 @@ class TrainerSettings(BaseModel):
     state_every_steps: PositiveInt | None = None
     state_every_seconds: PositiveFloat | None = 30.0
     keep_states: bool = False
+    record_every: PositiveInt = 1
 
 
 @dataclass(frozen=True)
@@ -183,8 +185,10 @@ class _Loop:
         loss_tensor.backward()
         loss, norm = self._loss_and_norm(loss_tensor)
         rate = next(self._groups())["lr"]
-        self._add_row(measured, loss=loss, learning_rate=rate, gradient_norm=norm)
-        if not (math.isfinite(loss) and math.isfinite(norm)):
+        finite = math.isfinite(loss) and math.isfinite(norm)
+        if measured or not finite or self.step % self.settings.record_every == 0:
+            self._add_row(measured, loss=loss, learning_rate=rate, gradient_norm=norm)
+        if not finite:
             self._fail(loss, norm)
             return
         for optimizer in self.optimizers:
@@ -248,6 +252,8 @@ class _Loop:
     def _identity(self) -> dict[str, Any]:
         """What must be equal for a state to be gone on from, flat, so that a message can name the first difference."""
         volatile = {"state_every_steps", "state_every_seconds", "keep_states"}
+        if self.settings.record_every == 1:
+            volatile |= {"record_every"}  # states of before there was a choice say nothing of it
         flat = _flat("settings", self.settings.model_dump(mode="json", exclude=volatile))
         shapes = {f"parameter {name}": str(tuple(p.shape)) for name, p in self.task.model.named_parameters()}
         return flat | shapes | {str(name): value for name, value in self.task.identity.items()}
