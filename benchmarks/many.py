@@ -40,7 +40,7 @@ def on_cpu(threads: int) -> list[Result]:
     note = f"serial on 1 thread {one:.0f} s, on {threads} {several:.0f} s, {threads} processes {processes:.0f} s, "
     note += f"stacked {stacked:.0f} s, chosen {chosen:.0f} s"
     return [
-        Result("many: chosen / better of serial, processes", chosen / best, "x", 1.1, note=note),
+        Result("many: chosen / better of serial, processes", chosen / best, "x", 1.05, note=note),
         Result("many: serial on one thread / chosen", one / chosen, "x", 1.7, at_most=False, note=note),
     ]
 

@@ -3,7 +3,8 @@
 python paper_figs/extraction_models.py runs/memorization --parameters demo=1311488 --out docs/figures
 
 Measured are full markers with their interval over rows, and a hollow one below for never-trained rows. Published counts
-are dotted and hollow: all sequences of the training data, prompt and continuation of 32 tokens, not measured here. A
+are dotted and hollow: all sequences of the training data, prompt and continuation of 32 tokens, not measured here.
+They have no BOS before the prompt, and never emit the end of text; what measured rows have is said below the figure. A
 model's number of parameters is the published one where it is a Pythia, else has to be given.
 """
 
@@ -20,7 +21,7 @@ from matplotlib.lines import Line2D
 import infocomp
 from infocomp.memorization.published import pythia_memorized
 from infocomp.plotting import style
-from infocomp.plotting.coding_selection import at_last
+from infocomp.plotting.coding_selection import at_last, setting
 from infocomp.plotting.coding_style import DOTS, with_interval
 from infocomp.plotting.memorization_selection import EXTRACTION, memorization_rows
 from infocomp.plotting.memorization_style import error_bars, interval_handle, log_axis, looks, wrapped
@@ -28,7 +29,7 @@ from infocomp.plotting.selection import NothingToDraw
 
 MEASURED, PUBLISHED = "measured", "published"
 _COLUMNS = ["kind", "series", "model", "revision", "step", "text", "label", "in_training", "parameters", "rate", "low"]
-_COLUMNS += ["high", "interval", "null", "source", "note"]
+_COLUMNS += ["high", "interval", "null", "bos", "never", "source", "note"]
 
 
 def measured_rows(runs: Sequence[str | Path], parameters: Mapping[str, float]) -> pd.DataFrame:
@@ -51,7 +52,8 @@ def measured_rows(runs: Sequence[str | Path], parameters: Mapping[str, float]) -
         sizes.append(float(known.get(str(model), known.get(short))))
     several = rows["text"].nunique() > 1 or rows["label"].nunique() > 1
     series = rows["text"] + ", " + rows["label"] if several else rows["text"]
-    found = rows.assign(kind=MEASURED, series=series, parameters=sizes, rate=rows["value"])
+    never = [str(setting(text, "never") or "").strip("[]") for text in rows["settings"]]
+    found = rows.assign(kind=MEASURED, series=series, parameters=sizes, rate=rows["value"], never=never)
     return found.sort_values(["series", "parameters"], kind="stable").reindex(columns=_COLUMNS).reset_index(drop=True)
 
 
@@ -59,7 +61,7 @@ def published_rows() -> pd.DataFrame:
     """The published counts as rates, the deduplicated models as a series of their own."""
     table = pythia_memorized()
     series = table["deduped"].map({True: "Pythia, deduplicated data", False: "Pythia"})
-    found = table.assign(kind=PUBLISHED, series=series, label="32+32", in_training="known")
+    found = table.assign(kind=PUBLISHED, series=series, label="32+32", in_training="known", bos="none", never="0")
     return found.sort_values(["series", "parameters"], kind="stable").reindex(columns=_COLUMNS).reset_index(drop=True)
 
 
@@ -102,10 +104,16 @@ def draw(points: pd.DataFrame) -> Figure:
 def footnote(points: pd.DataFrame) -> str:
     """What was measured at which checkpoint, and where the published counts are from."""
     measured, published = (points[points["kind"] == kind] for kind in (MEASURED, PUBLISHED))
-    said = [f"Measured: prompt + continuation of {', '.join(dict.fromkeys(measured['label']))} tokens, greedy."]
+    lengths = ", ".join(dict.fromkeys(label.removesuffix(", BOS") for label in measured["label"]))
+    before = " or ".join(
+        dict.fromkeys("after a BOS" if bos == "window" else "without a BOS" for bos in measured["bos"])
+    )
+    without = " or ".join(dict.fromkeys(text or "none" for text in measured["never"]))
+    said = [f"Measured: prompt + continuation of {lengths} tokens {before}, greedy, never emitted: {without}."]
     if len(published):
         source = "; ".join(dict.fromkeys(str(name) for name in published["source"]))
-        said.append("Published, not measured here: the final checkpoints on all of their training sequences, 32+32.")
+        said.append("Published, not measured here: the final checkpoints on all of their training sequences, 32+32,")
+        said.append("without a BOS, the end of text never emitted.")
         said.append(f"Source: {source}.")
     return wrapped(said)
 

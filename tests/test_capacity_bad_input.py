@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_capacity_study import CONFIG, PARAMETERS, ROWS, STEPS, changed
+from test_capacity_study import CONFIG, PARAMETERS, ROWS, STEPS, changed, run
 from typer.testing import CliRunner
 
 from infocomp.cli import app
 from infocomp.config import load_config
+from infocomp.execution.table import read
 from infocomp.studies.commands import open_study
 
 
@@ -56,14 +57,14 @@ def test_data_and_weights_are_of_the_seed_and_the_number_of_sequences(tmp_path):
         ({"data": {"load": [-1.0]}}, "data.load"),
         ({"data": {"plateau_load": []}}, "data.plateau_load"),
         (
-            {"data": {"length": 2, "load": [], "plateau_load": 0.1, "sequences": [65]}},
-            "65 sequences are asked for, and only 8^2 = 64",
+            {"data": {"vocabulary": 2, "length": 2, "load": [], "plateau_load": 50}},
+            "sequences are asked for, and only 2^2 = 4 differ; use fewer",
         ),
         (
-            {"data": {"vocabulary": [8, 2], "load": [3]}},
-            "sequences are asked for, and only 2^8 = 256 differ; use fewer",
+            {"data": {"vocabulary": 64, "length": 64, "load": [], "plateau_load": 1e11}},
+            "GB of memory are free; use fewer sequences",
         ),
-        ({"data": {"vocabulary": 64, "length": 64, "load": [1e11]}}, "GB of memory are free; use fewer sequences"),
+        ({"models": [{"width": 8}, {"width": 8, "heads": 2}]}, "models hold 1x8 twice"),
         ({"seeds": [0, 1, 0]}, "seeds hold one twice: 0, 1, 0; give each once"),
         ({"seeds": []}, "seeds"),
         ({"seeds": [-1]}, "seeds"),
@@ -90,3 +91,18 @@ def test_the_shipped_configurations_are_sound(tmp_path):
     assert configs
     for path in configs:
         assert load_config(path).study == "capacity"
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        ({"length": 2, "load": [], "plateau_load": 0.1, "sequences": [65]}, "65 sequences are asked for, and only 8^2"),
+        ({"load": [1e11], "plateau_load": 0.1}, "GB of memory are free; use fewer sequences"),
+    ],
+)
+def test_a_size_that_cannot_be_made_is_a_failed_row_and_the_others_go_on(tmp_path, data, sentence):
+    outcome, _ = run(changed(models=[{"width": 8}], seeds=[0], training={"steps": 3}, data=data), tmp_path)
+    table = read(tmp_path)
+    failed = table[table["status"] == "failed"]
+    assert outcome.exit_code == 1 and len(failed) == 1 and sentence in failed["message"].iloc[0]
+    assert "N" in failed["corpus"].iloc[0] and (table["quantity"] == "bits_per_parameter").any()

@@ -3,9 +3,12 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from memorization_tables import checkpoint_rows
 from scipy.stats import binomtest
+from test_figures_memorization import run_folder, script
 from tiny_models import ARCHITECTURES, VOCABULARY, hooks_on, tiny_model
 from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel, MambaConfig, MambaForCausalLM
 
@@ -329,6 +332,8 @@ def test_drops_are_those_of_the_changed_rows_pair_by_pair(kind):
         ({"prompt": 0}, r"prompt must be at least 1, got 0"),
         ({"continuation": 0}, r"continuation must be at least 1"),
         ({"batch_rows": 0}, r"batch_rows must be at least 1"),
+        ({"never": (3, 97)}, r"never names the token 97, and the model has tokens 0 to 96; give ids of its own"),
+        ({"never": (-1,)}, r"never names the token -1"),
     ],
 )
 def test_what_cannot_be_extracted_is_said_in_one_sentence(given, message):
@@ -383,3 +388,24 @@ def test_changes_that_cannot_be_made_are_said_in_one_sentence(given, error, mess
     settings = {"rows": some_prompts(2, length=LENGTH), "prompt": PROMPT, "continuation": CONTINUATION} | given
     with pytest.raises(error, match=message):
         fragility(tiny_model("llama"), **settings)
+
+
+# beside published counts
+
+
+def test_a_figure_beside_published_counts_says_what_stands_before_its_prompts(tmp_path):
+    own = [made for made in checkpoint_rows() if made["label"] == "32+32"]
+    prompts = {"plain": ("none", "", []), "led": ("window", ", BOS", [0])}
+    rows = [
+        made | {"corpus": corpus, "label": "32+32" + label, "bos": bos, "settings": {"never": never}}
+        for corpus, (bos, label, never) in prompts.items()
+        for made in own
+    ]
+    module = script("extraction_models")
+    points = module.measured_rows([run_folder(tmp_path / "run", rows)], {"demo": 1.3e6})
+    assert sorted(points["bos"]) == ["none", "window"] and sorted(points["never"]) == ["", "0"]
+    said = " ".join(module.footnote(points[points["bos"] == "window"]).split())
+    assert said == "Measured: prompt + continuation of 32+32 tokens after a BOS, greedy, never emitted: 0."
+    said = " ".join(module.footnote(pd.concat([points, module.published_rows()])).split())
+    assert "without a BOS" in said.split("Published")[0] and "after a BOS" in said and "none" in said
+    assert "training sequences, 32+32, without a BOS, the end of text never emitted." in said

@@ -9,11 +9,13 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from memorization_tables import CAPACITY, CHANGED, SAMPLES, STEPS, checkpoint_rows, frame, text_rows
 from test_figures import drawn_texts, lines, overlapping, same_points, synthetic_rows
 from test_figures_memorization import bar_ends, run_folder, script, words
 
 from infocomp.memorization.published import pythia_memorized
+from infocomp.plotting import style
 from infocomp.plotting.draw import MEMORIZATION_PAGES, Page
 from infocomp.plotting.memorization_descent import double_descent, double_descent_rows, peak
 from infocomp.plotting.memorization_fragility import fragility, fragility_rows
@@ -88,21 +90,55 @@ def test_the_double_descent_page_draws_exactly_the_rows_of_its_csv(tmp_path: Pat
     for name in ("text", "two models"):
         csv, (losses, memorized, emitted) = read_back(name, DESCENT, tmp_path)
         for model, own in csv.groupby("model"):
-            for label in ("train", "test"):
+            for label in ("train", "test", "test, same documents"):
                 path = own[(own["quantity"] == "bits_per_token") & (own["label"] == label)]
                 assert same_points(lines(losses, f"{model}|{label}"), path[["load", "value"]]) and len(path) == 8
                 ends = ribbon(losses, f"{model}|{label}|interval")
                 assert {tuple(end) for side in ("low", "high") for end in path[["load", side]].to_numpy()} <= ends
             for reference in ("whole", "larger"):
-                path = own[(own["quantity"] == "memorized_bits") & (own["label"] == f"against {reference}")]
-                assert same_points(lines(memorized, f"{model}|{reference}"), path[["load", "value"]])
+                for ending in ("", ", same documents"):
+                    path = own[(own["quantity"] == "memorized_bits") & (own["label"] == f"against {reference}{ending}")]
+                    assert same_points(lines(memorized, f"{model}|{reference}{ending}"), path[["load", "value"]])
                 sums = own[(own["quantity"] == "unintended_bits") & (own["label"] == f"against {reference}")]
                 assert same_points(lines(memorized, f"{model}|{reference}|ceiling"), sums[["load", "ceiling"]])
+            test = own[(own["quantity"] == "bits_per_token") & (own["label"] == "test")]
+            assert same_points(lines(losses, f"{model}|test|null"), test[["load", "null"]])
             rate = own[own["quantity"] == "extraction_rate"]
             assert same_points(lines(emitted, f"{model}|extraction_rate"), rate[["load", "value"]])
             assert same_points(lines(emitted, f"{model}|extraction_rate|null"), rate[["load", "null"]])
             assert set(lines(memorized, f"{model}|capacity")[:, 1]) == {CAPACITY}
         assert losses.get_xscale() == "log" and len(losses.get_shared_x_axes().get_siblings(losses)) == 3
+
+
+def test_a_colour_is_a_reference_and_a_stroke_is_a_null_and_no_two_strokes_share_a_look():
+    _, figure = drawing("text", DESCENT)
+    memorized = figure.axes[1]
+    look = {
+        str(line.get_gid()): (line.get_color(), line.get_linestyle(), line.get_markerfacecolor() == "white")
+        for ax in figure.axes
+        for line in ax.lines
+    }
+    model = "gpt2 1x24"
+    for name in ("whole", "larger"):
+        main, other, there = (look[f"{model}|{name}{end}"] for end in (", same documents", "", "|ceiling"))
+        assert main[1:] == ("-", False) and other[1:] == ("--", True), "the same documents are the main curve"
+        assert main[0] == other[0] == there[0], "all three in the colour of their reference"
+    assert look[f"{model}|whole"][0] != look[f"{model}|larger"][0]
+    assert look[f"{model}|test, same documents"][1:] == ("-", False) and look[f"{model}|test"][1:] == ("--", True)
+    assert look[f"{model}|capacity"][1] == "-." != look[f"{model}|extraction_rate|null"][1]
+    for text in ("all there is to memorize, under whole", "all there is to memorize, under larger", "unigram code"):
+        assert text in words(figure)
+    gids = [str(line.get_gid()) for line in memorized.lines]
+    assert not any("unclipped" in gid or "gain" in gid for gid in gids)
+
+
+def test_losses_that_range_over_more_than_four_fold_stand_on_a_logarithmic_axis():
+    assert drawing("text", DESCENT)[1].axes[0].get_yscale() == "log", "from 1 to 9 bits a token"
+    rows = [
+        made | ({"value": 6.0, "ci_low": 5.9, "ci_high": 6.1} if made["label"] == "train" else {})
+        for made in text_rows()
+    ]
+    assert double_descent(frame(rows)).axes[0].get_yscale() == "linear"
 
 
 def curve(values: list[float], half: float | None = None) -> pd.DataFrame:
@@ -168,8 +204,19 @@ def test_scores_stand_in_one_order_whatever_order_the_table_is_in():
     for name in ("written", "turned"):
         assert membership_rows(table_of[name])["label"].unique().tolist() == ["loss", "against whole", "against larger"]
         figure = double_descent(table_of[name])
-        hollow = {str(line.get_gid()): line.get_markerfacecolor() == "white" for line in figure.axes[1].lines}
-        assert hollow["gpt2 1x24|larger"] and not hollow["gpt2 1x24|whole"]
+        colour = {str(line.get_gid()): line.get_color() for line in figure.axes[1].lines}
+        assert [colour[f"gpt2 1x24|{one}"] for one in ("whole", "larger")] == list(style.CATEGORIES[:2])
+
+
+def test_the_legend_shows_bars_for_intervals_that_are_bars():
+    for name, page in (("text", MEMBERSHIP), ("checkpoints", FRAGILITY)):
+        (legend,) = drawing(name, page)[1].legends
+        (sign,) = [
+            handle
+            for handle, text in zip(legend.legend_handles, legend.get_texts(), strict=True)
+            if text.get_text().startswith("95 % interval over")
+        ]
+        assert isinstance(sign, Line2D) and sign.get_marker() == "|"
 
 
 def test_the_fitted_law_goes_from_a_half_to_one_through_its_midpoint():

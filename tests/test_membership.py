@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import norm
 from sklearn.metrics import f1_score, roc_auc_score
 
-from infocomp.memorization.membership import fit_membership_law, membership
+from infocomp.memorization.membership import _Owners, fit_membership_law, membership
 
 
 def two_normals(n: int, shift: float, seed: int, m: int | None = None):
@@ -58,6 +58,31 @@ def test_the_error_of_auc_is_delongs_with_its_components_summed_by_document():
         sums = [(placements[owner == one] - wins.mean()).sum() / len(owner) for one in np.unique(owner)]
         variance += len(sums) / (len(sums) - 1) * np.square(sums).sum()
     assert found.auc.std_error == pytest.approx(np.sqrt(variance))
+
+
+def test_documents_that_stand_on_both_sides_move_the_value_once_and_are_dealt_as_a_whole():
+    """What a document does to its members it does to its others: the error is the spread over draws, the one that takes
+    both sides for independent far above it."""
+
+    def drawn(seed: int):
+        generator = np.random.default_rng(seed)
+        documents = np.repeat(np.arange(40), 6)
+        level = generator.normal(0, 2, 40)[documents]
+        scores = level + generator.normal(0.8, 0.5, 240), level + generator.normal(0, 0.5, 240)
+        found, apart = (membership(*scores, documents, documents, seed, shared) for shared in (True, False))
+        assert found.auc.value == apart.auc.value
+        return [found.auc.value, found.auc.std_error, apart.auc.std_error, found.f1.value, found.f1.std_error]
+
+    values, errors, apart, f1, of_f1 = np.array([drawn(seed) for seed in range(150)], dtype=float).T
+    assert errors.mean() == pytest.approx(values.std(), rel=0.2) and apart.mean() > 3 * errors.mean()
+    assert of_f1.mean() < 2 * f1.std()
+    documents, others = np.repeat([3, 5, 7, 9], 3), np.repeat([5, 9, 11], 4)
+    owners = _Owners.of(documents, others, True)
+    for seed in range(20):
+        halves = owners.halves(np.random.default_rng(seed))
+        later = [{*side[half]} for side, half in zip((documents, others), halves, strict=True)]
+        sooner = [{*side[~half]} for side, half in zip((documents, others), halves, strict=True)]
+        assert all(later) and all(sooner) and not (later[0] | later[1]) & (sooner[0] | sooner[1])
 
 
 @pytest.mark.parametrize(("shift", "m"), [(1.0, 4000), (3.0, 4000), (1.0, 1000)])

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,9 @@ from infocomp.config import ConfigError, load_config
 from infocomp.execution.session import Silent, run_study
 from infocomp.execution.table import read
 from infocomp.studies.commands import open_study
+from infocomp.studies.memorization_passes import Reading, readings_of
 from infocomp.studies.memorization_series import series_rows
-from infocomp.studies.memorization_settings import SeriesRowsSettings
+from infocomp.studies.memorization_settings import ExtractionSettings, SeriesRowsSettings
 from infocomp.studies.memorization_texts import row_hashes
 from infocomp.training.series import read_series
 
@@ -98,9 +100,15 @@ SALAD = {"name": "other salad", "text": {"texts": ["a word or two"] * 9}}
         ({"never_trained": MEMBERS | {"series": "unread"}}, "members and never_trained are both named 'read windows'"),
         ({"never_trained": SALAD}, "too short: its longest document"),
         (
-            {"samples": {"prompt": 13, "continuation": 12}},
-            "a prompt of 13 and a continuation of 12 tokens need 25 positions, and the model reads 24",
+            {"samples": {"prompt": 13, "continuation": 12, "bos": "window"}},
+            "samples of a prompt of 13 and a continuation of 12 tokens need 25 positions, and the model reads 24",
         ),
+        (
+            {"extraction": {"never": [1, 320]}},
+            "extraction.never names the token 320, and the model has tokens 0 to 319; give ids of its own tokenizer",
+        ),
+        ({"extraction": {"never": [-1]}}, "extraction.never"),
+        ({"extraction": {"bos": "window"}}, "extraction.bos"),
         ({"samples": {"count": 4}}, "samples.count"),
         ({"references": [{"name": "a"}]}, "exactly one of 'revision' and 'model' is needed"),
         ({"references": [{"name": "a", "revision": "step0"}] * 2}, "references need names of their own, got a, a"),
@@ -120,6 +128,25 @@ SALAD = {"name": "other salad", "text": {"texts": ["a word or two"] * 9}}
 )
 def test_bad_input_is_a_sentence_and_exit_code_two(folder, out, tmp_path, change, sentence):
     assert sentence in plan_error(short_config(folder) | change, out, tmp_path)
+
+
+def test_a_bos_before_the_prompt_needs_a_position_of_its_own(folder, out, tmp_path):
+    config = short_config(folder, members={"name": "salad", "path": str(write_documents(folder, 0))})
+    config |= {"samples": {"prompt": 13, "continuation": 12}, "extraction": {"bos": True}}
+    sentence = plan_error(config, out, tmp_path)
+    assert "a BOS before a prompt of 13 and a continuation of 12 tokens needs 25 positions, and the model" in sentence
+    assert "reads 24; leave extraction.bos out" in sentence
+    assert len(open_study(config | {"extraction": True}, [], out)[0].units()) == 8, "without one they fit"
+
+
+def test_a_bos_before_the_prompt_means_a_tokenizer_that_has_one(folder, out):
+    samples = open_study(short_config(folder), [], out)[0].samples
+    tokenizer = tiny_tokenizer()
+    tokenizer.bos_token = tokenizer.eos_token = None
+    bare = replace(samples, tokenizer=tokenizer)
+    with pytest.raises(ValueError, match=r"extraction\.bos is true, and the tokenizer has no BOS; leave it out"):
+        readings_of(ExtractionSettings(bos=True), bare, None)
+    assert readings_of(ExtractionSettings(), bare, None).extraction == Reading(None)
 
 
 def test_windows_that_were_all_read_leave_none_unread(folder, out, tmp_path):
@@ -200,10 +227,7 @@ def test_a_reference_with_another_tokenizer_fails_its_own_rows_and_the_others_go
     assert set(failed["revision"]) == {"step2", "step4"} and set(failed["label"]) == {"against other"}
     assert failed["message"].str.contains("reference 'other' has another tokenizer").all()
     assert failed["message"].str.contains("choose a reference with the same tokenizer").all()
-    assert set(done[done["quantity"] == "memorized_bits"]["label"]) == {
-        "against untrained",
-        "against untrained, unclipped",
-    }
+    assert set(done[done["quantity"] == "memorized_bits"]["label"]) == {"against untrained"}
 
 
 def test_a_reference_from_elsewhere_with_the_same_tokenizer_gives_what_the_revision_gives(folder, out, tmp_path):

@@ -18,11 +18,11 @@ from memorization_run import (
     READ_UNTIL,
     STEPS,
     loaded,
-    memorization_config,
     of_folder,
     slow_bits,
     slow_score,
 )
+from memorization_run import memorization_config as plain_config
 from safetensors.torch import load_file, save_file
 from test_kill_and_resume import start, wait
 from typer.testing import CliRunner
@@ -31,9 +31,10 @@ from infocomp.cli import app
 from infocomp.config import load_config
 from infocomp.execution.session import Silent, run_study
 from infocomp.execution.table import KEY, VOLATILE, read
+from infocomp.memorization.extraction import fragility
 from infocomp.studies.commands import open_study
 from infocomp.studies.memorization_parts import reference_part, samples_part
-from infocomp.studies.memorization_passes import checkpoint_pass
+from infocomp.studies.memorization_passes import Reading, checkpoint_pass
 from infocomp.training.series import read_series
 
 LAST = f"step{STEPS}"
@@ -66,6 +67,27 @@ def table(out) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def samples(folder, out):
     return open_study(memorization_config(folder), [], out)[0].samples
+
+
+def memorization_config(folder: Path, **more) -> dict:
+    """Samples after a BOS, as `slow_bits` reads them, and prompts without one."""
+    config = plain_config(folder, **more)
+    return config | {"samples": {"bos": "window"} | config["samples"]}
+
+
+def slow_greedy(out: Path, rows: np.ndarray, step: int = STEPS, never: tuple[int, ...] = ()) -> np.ndarray:
+    """What is emitted after each bare prompt, a row and a token at a time from whole logits, as a share of the row."""
+    model = loaded(out, step)[0]
+    shares = []
+    for row in rows:
+        ids = row[:PROMPT].tolist()
+        while len(ids) < LENGTH:
+            with torch.inference_mode():
+                logits = model(torch.tensor([ids])).logits[0, -1]
+                logits[list(never)] = -torch.inf
+            ids.append(int(logits.argmax()))
+        shares.append(np.mean(np.array(ids[PROMPT:]) == row[PROMPT:]))
+    return np.array(shares)
 
 
 def run(config: dict, out: Path):
@@ -149,8 +171,9 @@ def test_memorized_bits_are_the_excess_over_the_null_against_the_reference(out, 
     assert row["value"] == pytest.approx(clipped, rel=1e-5) and row["null"] == pytest.approx(null, rel=1e-4, abs=1e-2)
     excess = one(rows, quantity="memorized_bits", label="against step 4")
     assert excess["value"] == pytest.approx(clipped - null, rel=1e-5) and excess["unit"] == "bits"
-    plain = one(rows, quantity="memorized_bits", label="against step 4, unclipped")
-    assert plain["value"] == pytest.approx(n * (gains[0].mean() - gains[1].mean()), rel=1e-5)
+    plain = one(rows, quantity="unclipped_gain_bits", label="against step 4")
+    assert plain["value"] == pytest.approx(gains[0].sum(), rel=1e-5) and pd.isna(plain["ceiling"])
+    assert plain["null"] == pytest.approx(n * gains[1].mean(), rel=1e-5)
     ceiling = slow_bits(out, samples.members.rows, READ_UNTIL).sum()
     assert excess["ceiling"] == row["ceiling"] == pytest.approx(ceiling, rel=1e-5)
     about = settings_of(excess)
@@ -160,24 +183,69 @@ def test_memorized_bits_are_the_excess_over_the_null_against_the_reference(out, 
     assert auc["value"] == pytest.approx(((above > 0) + 0.5 * (above == 0)).mean()) and auc["null"] == 0.5
 
 
-def test_extraction_is_what_generate_emits_of_members_and_of_never_trained_rows(out, table, samples):
+def test_extraction_is_what_is_emitted_after_a_bare_prompt_of_members_and_of_never_trained_rows(out, table, samples):
     rows = table[table["revision"] == LAST]
     name = f"{PROMPT}+{CONTINUATION}"
-    scores = [slow_score(out, part.rows) for part in (samples.members, samples.unseen)]
+    scores = [slow_greedy(out, part.rows) for part in (samples.members, samples.unseen)]
     rate = one(rows, quantity="extraction_rate", label=name)
     assert rate["value"] == (scores[0] == 1).mean() and rate["null"] == (scores[1] == 1).mean()
     assert rate["ci_low"] < rate["value"] < rate["ci_high"] and rate["unit"] == "ratio"
+    assert (scores[0] == 1).mean() != (slow_score(out, samples.members.rows) == 1).mean(), "a BOS would tell"
     chosen = np.sort(np.random.default_rng(0).permutation(48)[:24])
     score = one(rows, quantity="extraction_score", label=name)
     assert score["value"] == pytest.approx(scores[0][chosen].mean()) and score["n_tokens"] == 24 * LENGTH
     early = one(table, revision="step4", quantity="extraction_score", label=name)
-    twin = slow_score(out, samples.members.rows, 4)
+    twin = slow_greedy(out, samples.members.rows, 4)
     assert early["value"] == pytest.approx(twin[chosen].mean()) != pytest.approx(twin.mean())
-    assert early["null"] == pytest.approx(slow_score(out, samples.unseen.rows[chosen], 4).mean())
+    assert early["null"] == pytest.approx(slow_greedy(out, samples.unseen.rows[chosen], 4).mean())
+    for row in (rate, score):
+        assert settings_of(row)["never"] == [] and settings_of(row)["bos"] == row["bos"] == "none"
+        assert row["context_length"] == LENGTH
+    assert set(rows.loc[rows["quantity"] == "memorized_bits", "bos"]) == {"window"}
+
+
+def test_changed_prompts_stand_beside_never_trained_rows_with_the_same_changes(out, table, samples):
+    rows = table[(table["revision"] == LAST) & table["quantity"].str.startswith("extraction")]
+    name = f"{PROMPT}+{CONTINUATION}"
+    whole = {part: one(rows, quantity=f"extraction_{part}", label=name) for part in ("rate", "score")}
+    after = {part: one(rows, quantity=f"extraction_{part}", label=f"{name}, 4 of prompt changed") for part in whole}
     lost = one(rows, quantity="extraction_drop", label=f"{name}, 4 of prompt changed")
-    after = one(rows, quantity="extraction_score", label=f"{name}, 4 of prompt changed")
-    assert after["value"] + lost["value"] == pytest.approx(score["value"]), "the same rows, changed and unchanged"
-    assert settings_of(after)["changed"] == 4 and settings_of(after)["kind"] == "replace"
+    assert after["score"]["value"] + lost["value"] == pytest.approx(whole["score"]["value"]), "the same rows, unchanged"
+    assert after["score"]["null"] + lost["null"] == pytest.approx(whole["score"]["null"])
+    assert abs(lost["null"]) < 0.2 < lost["value"]
+    matches = one(rows, quantity="extraction_drop", label=f"{name}, 4 of prompt changed, full matches")
+    chosen = np.sort(np.random.default_rng(0).permutation(48)[:24])
+    own = [(slow_greedy(out, part.rows[chosen]) == 1).mean() for part in (samples.members, samples.unseen)]
+    assert [after["rate"][of] + matches[of] for of in ("value", "null")] == pytest.approx(own)
+    changed = fragility(loaded(out)[0], samples.unseen.rows[chosen], (4,), 0, "replace", PROMPT, CONTINUATION)[0]
+    assert after["score"]["null"] == changed.extraction.mean_score and lost["null"] == changed.score_drop
+    said = settings_of(after["score"])
+    assert said["changed"] == 4 and said["kind"] == "replace" and said["decoded_never_trained"] == 24
+    assert rows["null"].notna().all()
+
+
+def test_a_bos_before_the_prompt_and_tokens_never_emitted_are_said_and_done(folder, out, samples, tmp_path):
+    likely = int(np.bincount(samples.members.rows[:, PROMPT:].ravel()).argmax())
+    config = of_folder(memorization_config(folder, references=[]), out, LAST)
+    rows, name = samples.members.rows, f"{PROMPT}+{CONTINUATION}"
+    chosen = np.sort(np.random.default_rng(0).permutation(48)[:24])
+    with_bos, without = (config["extraction"] | more for more in ({"bos": True}, {"never": [likely]}))
+    for number, (extraction, label, scores) in enumerate(
+        [
+            (with_bos, f"{name}, BOS", slow_score(out, rows)),
+            (without, name, slow_greedy(out, rows, never=(likely,))),
+        ]
+    ):
+        assert run(config | {"extraction": extraction}, tmp_path / str(number))[0].exit_code == 0
+        table = read(tmp_path / str(number))
+        rate, score = (one(table, quantity=f"extraction_{one_of}", label=label) for one_of in ("rate", "score"))
+        assert rate["value"] == (scores == 1).mean() and score["value"] == pytest.approx(scores[chosen].mean())
+        assert settings_of(rate)["never"] == ([likely] if number else [])
+        assert settings_of(rate)["bos"] == rate["bos"] == ("none" if number else "window")
+        changed = table[table["label"].str.contains("changed")]
+        assert changed["label"].str.startswith(f"{label}, ").all() and len(changed) == 8
+    assert not (slow_greedy(out, rows, never=(likely,)) == 1)[(rows[:, PROMPT:] == likely).any(axis=1)].any()
+    assert 0 < rate["value"] < one(read(out), revision=LAST, quantity="extraction_rate", label=name)["value"]
 
 
 def test_a_text_read_dozens_of_times_is_known_by_heart_and_an_untrained_model_knows_nothing(table):
@@ -206,8 +274,17 @@ def test_every_row_says_what_it_is_of(table):
 # --- passes -----------------------------------------------------------------------------------------------------------
 
 
-def test_one_pass_gives_bits_and_full_matches_and_a_reference_needs_none_of_the_checkpoint(folder, out, tmp_path):
-    study, _ = open_study(of_folder(memorization_config(folder), out, LAST), [], tmp_path)
+@pytest.mark.parametrize(
+    ("bos", "extraction", "passes"),
+    [("none", {}, 1), ("window", {"bos": True}, 1), ("none", {"never": [5]}, 1), ("window", {}, 2)],
+)
+def test_one_pass_gives_bits_and_full_matches_unless_a_bos_stands_before_one_of_them_alone(
+    folder, out, tmp_path, bos, extraction, passes
+):
+    config = plain_config(folder, extraction=extraction)
+    if bos == "window":  # else the default
+        config["samples"] = config["samples"] | {"bos": bos}
+    study, _ = open_study(of_folder(config, out, LAST), [], tmp_path)
     checkpoint = study.model.source.list()[-1]
     model = study.model.open(checkpoint).model
     seen: list[int] = []
@@ -215,26 +292,29 @@ def test_one_pass_gives_bits_and_full_matches_and_a_reference_needs_none_of_the_
         lambda module, args, kwargs, output: seen.append(output.last_hidden_state.shape[:2].numel()), with_kwargs=True
     )
     told: list[int] = []
-    part = samples_part(study.model, study.samples, held_out=True, extraction=True)
+    part = samples_part(study.model, study.samples, held_out=True, extraction=True, readings=study.readings)
     result = part.measure(checkpoint, told.append)
+    one_pass = study.samples.positions
+    both = one_pass if passes == 1 else one_pass + 96 * (LENGTH - 1)
     # a probe of 4 tokens for the head, once a text
-    assert sum(seen) == study.samples.positions + 2 * 4 and sum(told) == part.tokens == study.samples.positions
+    assert sum(seen) == both + passes * 2 * 4 and sum(told) == part.tokens == both
     assert {"bits_per_byte", "extraction_rate", "membership_f1"} <= {row["quantity"] for row in result.rows}
     handle.remove()
     study.model.close()
-    reference = study.references[0]
-    rows = reference_part(study.model, study.samples, reference).measure(checkpoint, told.append).rows
+    told.clear()
+    reference, of_bits = study.references[0], study.readings.bits
+    rows = reference_part(study.model, study.samples, reference, of_bits).measure(checkpoint, told.append).rows
     assert study.model._loaded is None and reference.model._loaded is None, "kept, and the reference is let go"
-    assert sum(told) == 2 * study.samples.positions and len(rows) == 5
-    reference_part(study.model, study.samples, reference).measure(checkpoint, told.append)
-    assert sum(told) == 2 * study.samples.positions, "read once for all checkpoints"
+    assert sum(told) == one_pass and len(rows) == 5
+    reference_part(study.model, study.samples, reference, of_bits).measure(checkpoint, told.append)
+    assert sum(told) == one_pass, "read once for all checkpoints"
 
 
 def test_a_pass_is_kept_for_these_samples_only(folder, out, tmp_path):
     config = of_folder(memorization_config(folder), out, LAST)
     for settings in (config["samples"], config["samples"] | {"count": 24}, config["samples"] | {"seed": 1}):
         study, _ = open_study(config | {"samples": settings}, [], tmp_path)
-        found = checkpoint_pass(study.model, study.model.source.list()[0], study.samples)
+        found = checkpoint_pass(study.model, study.model.source.list()[0], study.samples, Reading(study.samples.bos))
         expected = slow_bits(out, study.samples.members.rows).sum(axis=1)
         np.testing.assert_allclose(found.members.bits, expected, rtol=1e-5)
 
@@ -268,8 +348,7 @@ def test_the_same_rows_from_a_table_of_tokens_give_the_same_numbers(folder, out,
 
 
 def test_without_a_bos_the_first_token_is_not_scored(folder, out, samples, tmp_path):
-    config = memorization_config(folder, references=[], extraction=False)
-    config["samples"] = config["samples"] | {"bos": "none"}
+    config = plain_config(folder, references=[], extraction=False)
     assert run(of_folder(config, out, LAST), tmp_path)[0].exit_code == 0
     model, tokenizer = loaded(out)
     with torch.inference_mode():
@@ -287,7 +366,7 @@ def test_without_a_bos_the_first_token_is_not_scored(folder, out, samples, tmp_p
 
 def test_a_run_killed_at_any_write_and_started_again_ends_with_the_same_table(folder, out, tmp_path):
     """Killed with SIGKILL inside writes of a part, of another, and of a kept pass, until it comes to its end."""
-    config = of_folder(memorization_config(folder), out, f"step{READ_UNTIL}", LAST)
+    config = of_folder(plain_config(folder), out, f"step{READ_UNTIL}", LAST)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert wait(start(config, whole)) == 0
     codes = [wait(start(config, killed, die_at_replace=number)) for number in (10, 8, 10)]
@@ -346,7 +425,17 @@ def test_plan_of_a_series_that_is_not_trained_yet_takes_as_many_rows_as_are_aske
 
 def test_the_terminal_shows_every_number_beside_its_null(folder, out, table):
     text = open_study(memorization_config(folder), [], out)[0].summary(table)
-    for word in ("step0", LAST, "train", "test", "memorized against step 4", "AUC loss", "extracted", "4 of prompt"):
+    for word in (
+        "step0",
+        LAST,
+        "train",
+        "test",
+        "memorized against step 4",
+        "AUC loss",
+        "extracted",
+        "4 of prompt",
+        "(null",
+    ):
         assert word in text
     assert "unclipped" not in text
 
@@ -354,3 +443,4 @@ def test_the_terminal_shows_every_number_beside_its_null(folder, out, table):
 def test_the_shipped_configuration_is_sound():
     config = load_config(Path(__file__).parents[1] / "configs" / "memorization.yaml")
     assert config.study == "memorization" and config.model.source == "series"  # type: ignore[attr-defined]
+    assert config.samples.bos == "window" and config.extraction.bos  # type: ignore[attr-defined]

@@ -12,6 +12,7 @@ from tiny_text import token_corpus
 from infocomp.activations.stream import stream
 from infocomp.coding.rate import CodeLength
 from infocomp.corpora.windows import cut_windows
+from infocomp.memorization.extraction import extract
 from infocomp.memorization.samples import POSITIONS, SamplePass, sample_bits, sample_pass
 
 BOS = 1
@@ -100,6 +101,29 @@ def test_the_first_difference_is_where_generate_leaves_the_sample():
     expected = [int(row.argmax()) if row.any() else 6 for row in wrong]
     assert first.tolist() == expected
     assert len(set(expected)) > 2 and expected.count(6) == 6
+
+
+@pytest.mark.parametrize("architecture", ["gpt_neox", "llama"])
+def test_tokens_that_are_never_emitted_are_no_greedy_ones_and_bits_stay_as_they_are(architecture):
+    model = tiny_model(architecture)
+    free = easy_rows(model)
+    said = np.bincount(free[:, 6:].ravel(), minlength=VOCABULARY).argsort()[::-1][:2].tolist()
+    prompts = torch.tensor(free[:, :6])
+    settings = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    settings |= {"suppress_tokens": said}
+    own = model.generate(prompts, attention_mask=torch.ones_like(prompts), **settings).numpy()
+    own[::3, 8] = said[0]
+    found, plain = sample_pass(model, own, never=said), sample_pass(model, own)
+    np.testing.assert_array_equal(found.bits, plain.bits)
+    assert found.first_difference(6).tolist() == [2 if row % 3 == 0 else 6 for row in range(9)]
+    assert (plain.first_difference(6) < 6).any(), "the model would have said one of them"
+    assert found.first_difference(6).tolist() == extract(model, own, 6, 6, never=said).first_difference.tolist()
+    assert not sample_pass(model, free, never=said).greedy[np.isin(free[:, 1:], said)].any()
+
+
+def test_a_token_that_the_model_has_not_cannot_be_left_out():
+    with pytest.raises(ValueError, match="never names the token 97, and the model has tokens 0 to 96; give ids of"):
+        sample_pass(tiny_model("gpt2"), some_rows(2), never=(97,))
 
 
 def test_by_hand_the_first_difference_counts_the_tokens_before_it():

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import binomtest
 from text_memorization_run import LENGTH, SIZES, STEPS, UNSEEN, text_config
 from typer.testing import CliRunner
 
@@ -18,7 +19,7 @@ from infocomp.execution.session import Silent, run_study
 from infocomp.execution.table import KEY, read, row
 from infocomp.memorization.unintended import unintended
 from infocomp.studies.commands import open_study
-from infocomp.studies.text_memorization_rows import Scored, model_rows
+from infocomp.studies.text_memorization_rows import Scored, effective_samples, model_rows, wilson
 from infocomp.studies.text_memorization_summary import text_summary
 from infocomp.studies.text_memorization_texts import Samples, deal_text, train_tokenizer
 from infocomp.studies.text_memorization_units import LARGER, WHOLE, text_units
@@ -157,9 +158,10 @@ def test_rates_memorized_bits_and_extraction_are_those_of_the_code_lengths(study
             *(dealt.members.documents[:32], dealt.unseen.documents),
         )
         assert memorized["ci_low"] == pytest.approx(twin.excess.ci_low)
-        plain = one(own, quantity="memorized_bits", label=f"against {name}, unclipped")
-        gain = (reference - model).mean() - (unseen_reference - unseen_model).mean()
-        assert plain["value"] == pytest.approx(32 * gain)
+        plain = one(own, quantity="unclipped_gain_bits", label=f"against {name}")
+        assert plain["value"] == pytest.approx((reference - model).sum()) and plain["value"] < clipped["ceiling"]
+        assert plain["null"] == pytest.approx(32 * (unseen_reference - unseen_model).mean()) and plain["null"] < 0
+        assert np.isnan(plain["ceiling"]) and plain["ci_low"] < plain["value"] < plain["ci_high"]
         twin = unintended(
             *(model, reference, sibling_model, sibling_reference),
             *(dealt.members.documents[:32], dealt.siblings.documents),
@@ -173,6 +175,26 @@ def test_rates_memorized_bits_and_extraction_are_those_of_the_code_lengths(study
         ours["train_extracted"].mean(),
         ours["held_out_extracted"][:UNSEEN].mean(),
     )
+    effective = effective_samples(ours["train_extracted"], dealt.members.documents[:32])
+    assert json.loads(extraction["settings"])["effective_samples"] == effective <= 32
+    assert (extraction["ci_low"], extraction["ci_high"]) == pytest.approx(wilson(extraction["value"], effective))
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 16), (16, 16), (5, 40), (39, 40)])
+def test_an_interval_of_extraction_is_wilsons_within_0_and_1_and_never_empty(hits, n):
+    twin = binomtest(hits, n).proportion_ci(0.95, method="wilson")
+    low, high = wilson(hits / n, float(n))
+    assert (low, high) == pytest.approx((twin.low, twin.high)) and 0 <= low < high <= 1
+
+
+def test_samples_of_one_document_that_are_all_alike_count_as_one():
+    documents = np.repeat(np.arange(20), 10)
+    alike = np.repeat(np.arange(20) % 4 == 0, 10)
+    assert effective_samples(alike, documents) == pytest.approx(19), (
+        "D documents tell D - 1 of them: a variance is lost"
+    )
+    apart = np.random.default_rng(0).random(200) < 0.25
+    assert 100 < effective_samples(apart, documents) <= 200 == effective_samples(np.ones(200, bool), documents)
 
 
 def test_the_few_samples_of_a_small_set_are_known_by_heart_and_told_apart_and_those_of_a_large_one_less(table):
@@ -232,6 +254,46 @@ def test_started_again_nothing_is_trained_and_only_a_missing_part_is_made(study,
     assert (outcome.done, outcome.skipped) == (1, len(SIZES) + 3)
     assert before == {path: path.stat().st_mtime_ns for path in (study.out / "training").glob("*/result.npz")}
     pd.testing.assert_series_equal(read(study.out)["value"], table["value"])
+
+
+def test_rows_that_need_neither_the_whole_reference_nor_the_capacity_stay_when_these_fail(folder, tmp_path):
+    short = text_config(folder, training={"steps": 20, "batch": 64})
+    study, _ = open_study(short, ["samples.sizes=[12, 32, 48, 100]", "capacity.load=1"], tmp_path)
+    trained = study.trained
+    for name in (WHOLE, "capacity"):
+        recipe = trained.recipes[name]
+        wild = recipe.training.model_copy(update={"learning_rate": 1e30})
+        trained.recipes[name] = dataclasses.replace(recipe, training=wild)
+    with study.many(trained, None, None) as many:
+        units = {title: run for title, _, _, run in text_units(trained, many)}
+        for title in ("reference whole", "capacity on random data", "membership law"):
+            with pytest.raises(ValueError, match="training stopped"):
+                units[title]()
+        rows = pd.DataFrame([row(**found) for found in units["32 samples"]()])
+    done, failed = rows[rows["status"] == "ok"], rows[rows["status"] == "failed"]
+    assert failed["label"].tolist() == ["against whole"] and not rows.duplicated(list(KEY)).any()
+    told = set(zip(done["quantity"], done["label"].fillna(""), strict=True))
+    assert {("bits_per_token", name) for name in ("train", "test", "test, same documents")} <= told
+    assert {("extraction_rate", ""), ("membership_auc", "loss"), ("memorized_bits", "against larger")} <= told
+    assert not any("whole" in label for _, label in told)
+    assert done["message"].str.startswith("load unknown: capacity on random data: training stopped").all()
+    assert all({"samples": 32}.items() <= json.loads(text).items() for text in done["settings"])
+    assert all("load" not in json.loads(text) for text in done["settings"])
+    assert " 32 " in text_summary(done), "the terminal says what is known"
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("samples.sizes=[16, 1000000000000]", "samples.sizes and samples.unseen: 1,000,000,000,192 sequences of 8"),
+        ("capacity.load=1e12", "capacity.load: "),
+    ],
+)
+def test_data_larger_than_the_memory_that_is_free_are_refused_before_any_are_made(folder, tmp_path, setting, sentence):
+    study, _ = open_study(text_config(folder), [setting], tmp_path)
+    with pytest.raises(ValueError, match=r"GB, .* GB of memory are free; use fewer sequences") as found:
+        _ = study.trained.recipes
+    assert str(found.value).startswith(sentence)
 
 
 def test_a_reference_and_a_model_that_diverge_fail_their_own_rows_and_the_others_go_on(folder, tmp_path):
@@ -321,10 +383,15 @@ def curve(values: list[float], half: float) -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("values", "half", "words"),
     [
-        ([5, 9, 6, 4], 0.5, "test loss rises to a peak and falls again: 5 → 9 → 4 bits/token, highest at load 0.50"),
+        ([5, 9, 6, 4], 0.5, "rises to a peak and falls again: 5 at load 0.25 → 9 at load 0.50 → 4 at load 2.00, bits"),
+        (
+            [5, 9, 4, 8.9],
+            0.5,
+            "test loss rises to a peak and falls again: 5 at load 0.25 → 9 at load 0.50 → 4 at load 1",
+        ),
         ([5, 9, 6, 4], 3.0, "test loss shows no peak beyond its intervals"),
-        ([9, 7, 6, 4], 0.5, "test loss falls, with no peak between the ends"),
-        ([4, 5, 6, 9], 0.5, "test loss rises, and does not fall"),
+        ([9, 7, 6, 4], 0.5, "test loss falls, and does not rise beyond"),
+        ([4, 5, 6, 9], 0.5, "test loss rises, and does not fall beyond"),
         ([4, 9], 0.5, "test loss: too few models"),
     ],
 )

@@ -26,7 +26,8 @@ def test_two_members_and_two_others_by_hand():
     found = unintended(np.array([10.0, 30.0]), np.array([25.0, 28.0]), np.array([20.0, 26.0]), np.array([24.0, 20.0]))
     assert found.clipped.value == 15.0, "15 bits of the first, none of the second, which the reference knows better"
     assert found.null.value == 4.0 and found.excess.value == 11.0
-    assert found.unclipped.value == 2 * ((15 - 2) / 2 - (4 - 6) / 2) == 15.0
+    assert found.gain.value == 15 - 2, "what the model's code gains on both members, and not a bit for the others"
+    assert found.gain_null.value == 4 - 6
     assert found.ceiling == 53.0 and (found.n, found.m) == (2, 2)
     assert found.excess.std_error is None, "two documents tell no error"
 
@@ -37,7 +38,8 @@ def test_the_null_is_scaled_to_the_number_of_members():
     twice = unintended(model, reference, np.tile(unseen_model[:10], 2), np.tile(unseen_reference[:10], 2))
     expected = 4 * np.maximum(unseen_reference[:10] - unseen_model[:10], 0).sum()
     assert once.null.value == pytest.approx(expected) and twice.null.value == pytest.approx(expected)
-    assert twice.unclipped.value == pytest.approx(once.unclipped.value)
+    plain = 4 * (unseen_reference[:10] - unseen_model[:10]).sum()
+    assert once.gain_null.value == pytest.approx(plain) and twice.gain_null.value == pytest.approx(plain)
 
 
 def test_with_nothing_memorized_the_clipped_sum_is_positive_and_the_excess_covers_zero():
@@ -54,13 +56,21 @@ def test_with_nothing_memorized_the_clipped_sum_is_positive_and_the_excess_cover
 
 def test_what_was_planted_is_found():
     found = unintended(*four_samples(500, seed=1, gain=30.0))
-    unclipped = pd.Series(found.unclipped.columns())
-    assert unclipped["ci_low"] < 500 * 30 < unclipped["ci_high"]
-    assert found.unclipped.value == pytest.approx(500 * 30, rel=0.03)
+    gain = pd.Series(found.gain.columns())
+    assert gain["ci_low"] < 500 * 30 < gain["ci_high"]
+    assert found.gain.value == pytest.approx(500 * 30, rel=0.03)
     lost = 500 * 6 / np.sqrt(2 * np.pi)
     assert found.excess.value == pytest.approx(500 * 30 - lost, rel=0.03), (
         "the null takes its noise off large gains too"
     )
+
+
+def test_what_a_model_loses_on_text_that_it_never_saw_is_not_gained_on_members():
+    """A model that knows its members by heart and nothing else: its gain stays below all that there is to memorize."""
+    reference = np.full(40, 50.0)
+    found = unintended(np.full(40, 1.0), reference, np.full(40, 300.0), reference)
+    assert found.gain.value == 40 * 49 < found.ceiling == 40 * 50
+    assert found.gain_null.value == -40 * 250, "the loss on the others is told beside it"
 
 
 def test_the_error_is_that_of_drawing_documents_again():
@@ -92,10 +102,11 @@ def test_the_interval_is_welchs_where_every_sample_is_a_document_of_its_own():
     reference, unseen_reference = generator.normal(90, 3, 40), generator.normal(90, 9, 15)
     model, unseen_model = reference - generator.normal(20, 5, 40), unseen_reference + generator.normal(0, 12, 15)
     found = unintended(model, reference, unseen_model, unseen_reference)
-    twin = ttest_ind(reference - model, unseen_reference - unseen_model, equal_var=False).confidence_interval()
-    assert found.unclipped.ci_low == pytest.approx(40 * twin.low)
-    assert found.unclipped.ci_high == pytest.approx(40 * twin.high)
-    gains = np.maximum(reference - model, 0)
+    gains, others = np.maximum(reference - model, 0), np.maximum(unseen_reference - unseen_model, 0)
+    twin = ttest_ind(gains, others, equal_var=False).confidence_interval()
+    assert found.excess.ci_low == pytest.approx(40 * twin.low)
+    assert found.excess.ci_high == pytest.approx(40 * twin.high)
+    assert found.gain.std_error == pytest.approx(np.sqrt(40) * (reference - model).std(ddof=1))
     assert found.clipped.std_error == pytest.approx(np.sqrt(40) * gains.std(ddof=1))
 
 
@@ -103,16 +114,16 @@ def test_documents_on_both_sides_are_paired_where_they_are_shared():
     """One member and one other of each document: the paired t-test's interval, blind to what both have alike."""
     generator = np.random.default_rng(6)
     documents = generator.permutation(30)
-    level = generator.normal(0, 40, 30)
+    level = generator.normal(200, 40, 30)
     reference = np.full(30, 500.0)
     model, other = reference - level - generator.normal(9, 4, 30), reference - level - generator.normal(0, 4, 30)
     order = generator.permutation(30)
     given_rows = (model, reference, other[order], reference, documents, documents[order])
     found, apart = unintended(*given_rows, shared_documents=True), unintended(*given_rows)
     twin = ttest_rel(reference - model, reference - other).confidence_interval()
-    assert found.unclipped.ci_low == pytest.approx(30 * twin.low)
-    assert found.unclipped.ci_high == pytest.approx(30 * twin.high)
-    errors = pd.DataFrame([apart.unclipped.columns(), found.unclipped.columns()])["std_error"]
+    assert found.excess.ci_low == pytest.approx(30 * twin.low), "no gain is below 0 here, so nothing is clipped"
+    assert found.excess.ci_high == pytest.approx(30 * twin.high)
+    errors = pd.DataFrame([apart.excess.columns(), found.excess.columns()])["std_error"]
     assert errors[0] > 5 * errors[1]
     fewer = unintended(model, reference, other[:12], reference[:12], documents, documents[:12], shared_documents=True)
     assert fewer.excess.std_error is not None, "documents of one side alone count too"

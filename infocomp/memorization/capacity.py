@@ -50,7 +50,7 @@ def plateau(bits: Sequence[float], seeds: Sequence[int]) -> Plateau:
 
 @dataclass(frozen=True)
 class Line:
-    """bits = slope · parameters + intercept, each with its interval; both intervals None where two runs leave none."""
+    """bits = slope · parameters + intercept, each with its interval; both intervals None where two sizes leave none."""
 
     slope: float
     intercept: float
@@ -62,44 +62,61 @@ class Line:
     r_squared: float
     models: int
     runs: int
+    seed_error: float | None = None
 
 
 def capacity_line(parameters: Sequence[float], bits: Sequence[float]) -> Line:
-    """Least squares over runs; t intervals with runs − 2 degrees of freedom, which hold seeds and misfit alike.
+    """Least squares over the mean bits of each size; t intervals with sizes − 2 degrees of freedom.
 
-    ValueError: fewer than two sizes of model.
+    Seeds of one size share what that size departs from the line by, so sizes, not runs, are what the interval counts:
+    it holds seeds and misfit alike, and is None for two sizes. `seed_error` is the slope's standard error from the
+    seeds alone, which three sizes that happen to lie on a line may fall below. ValueError: fewer than two sizes.
     """
     x, y = np.asarray(parameters, float), np.asarray(bits, float)
-    models, runs = len(np.unique(x)), len(x)
-    if models < 2:
-        raise ValueError(f"a line over models needs at least two sizes, got {models}")
-    fit: Any = stats.linregress(x, y)
-    slope, intercept, error = float(fit.slope), float(fit.intercept), float(fit.stderr)
-    squared = float(fit.rvalue) ** 2
-    if runs < 3:
-        return Line(slope, intercept, None, None, None, None, None, squared, models, runs)
-    quantile = float(stats.t.ppf(0.5 + CONFIDENCE / 2, runs - 2))
+    sizes, runs = np.unique(x), len(x)
+    if len(sizes) < 2:
+        raise ValueError(f"a line over models needs at least two sizes, got {len(sizes)}")
+    means = np.array([y[x == size].mean() for size in sizes])
+    fit: Any = stats.linregress(sizes, means)
+    slope, intercept, squared = float(fit.slope), float(fit.intercept), float(fit.rvalue) ** 2
+    seeds = _seed_error(sizes, [y[x == size] for size in sizes])
+    if len(sizes) < 3:
+        return Line(slope, intercept, None, None, None, None, None, squared, len(sizes), runs, seeds)
+    error, quantile = float(fit.stderr), float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(sizes) - 2))
     own, other = quantile * error, quantile * float(fit.intercept_stderr)
     ends = (slope - own, slope + own, intercept - other, intercept + other)
-    return Line(slope, intercept, error, *ends, squared, models, runs)
+    return Line(slope, intercept, error, *ends, squared, len(sizes), runs, seeds)
 
 
-def lower_bound(gain: float | None) -> str | None:
+def _seed_error(sizes: np.ndarray, found: Sequence[np.ndarray]) -> float | None:
+    """Standard error of the slope from the spread of each size's runs; None where a size has one run alone."""
+    if any(len(values) < 2 for values in found):
+        return None
+    centred = sizes - sizes.mean()
+    weights = centred / (centred**2).sum()
+    of_means = np.array([values.var(ddof=1) / len(values) for values in found])
+    return float(np.sqrt((weights**2 * of_means).sum()))
+
+
+def lower_bound(gains: Sequence[float]) -> str | None:
     """The message of a number that more training would raise, None where twice the steps add less than 2 % bits.
 
-    >>> lower_bound(0.031)
+    The largest gain decides, where several runs were repeated.
+
+    >>> lower_bound([0.012, 0.031])
     'lower bound at this budget: twice the steps add 3.1 %'
     """
-    if gain is None:
-        return f"{LOWER_BOUND}: twice the steps were not tried"
-    return None if gain < SATURATED else f"{LOWER_BOUND}: twice the steps add {100 * gain:.1f} %"
+    if not len(gains):
+        return f"{LOWER_BOUND}: twice the steps were not measured"
+    largest = float(np.max(gains))
+    return None if largest < SATURATED else f"{LOWER_BOUND}: twice the steps add {100 * largest:.1f} %"
 
 
-def run_message(bits: float, ceiling: float, gain: float | None) -> str | None:
-    """As `lower_bound` for one run; one that reached its ceiling cannot gain more than what is left to it."""
-    if gain is None and ceiling > 0 and bits >= AT_CEILING * ceiling:
+def run_message(bits: float, ceiling: float) -> str | None:
+    """The message of one run, which knows no other: None where it reached its ceiling, beyond which nothing goes."""
+    if ceiling > 0 and bits >= AT_CEILING * ceiling:
         return None
-    return lower_bound(gain)
+    return f"{LOWER_BOUND}, unless the model's saturation_gain is below {SATURATED:.0%}"
 
 
 def fills_the_model(bits: Sequence[float], ceilings: Sequence[float]) -> bool:

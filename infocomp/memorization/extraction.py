@@ -8,8 +8,9 @@ A text is k-extractable where it follows k tokens of the training data and greed
     score M = 1/32 Σ_i [token_{32+i} = greedy_{32+i}],      extracted where M = 1.
 
 The greedy tokens follow the model's own, not the text, so that one early difference costs more than its own token.
-The script behind the published counts (EleutherAI/pythia predictable-memorization/eval_memorization.py @20e6700) runs
-in float16 with `min_length=64`, which never lets the model end: `never=(0,)`, its end-of-text token, does the same.
+The script behind the published counts (EleutherAI/pythia predictable-memorization/eval_memorization.py @20e6700) puts
+no BOS before the prompt, which is the default here, and runs in float16 with `min_length=64`, which never lets the
+model end: `never=(0,)`, its end-of-text token, does the same.
 Everything here is a share, without a unit.
 
     found = extract(model, rows)              # rows int64[n, 64 or more]
@@ -96,8 +97,8 @@ def extract(
     little more than reading the prompts. `progress` is called with the number of rows done.
 
     Raises ValueError for an empty table, rows that are too short, token ids outside the vocabulary, a prompt and
-    continuation longer than the model's context, a model that is in training mode or keeps no keys and values, and
-    logits that are not finite.
+    continuation longer than the model's context, a token in `never` that the model has not, a model that is in training
+    mode or keeps no keys and values, and logits that are not finite.
     """
     rows = _checked_rows(model, rows, prompt, continuation, batch_rows, bos)
     before = np.zeros((len(rows), 0), np.int64) if bos is None else np.full((len(rows), 1), bos, np.int64)

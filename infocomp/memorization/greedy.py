@@ -30,7 +30,8 @@ GROWTH = 2  # the next pass reads this many times the tokens that agreed so far,
 class GreedyReader:
     """Greedy decoding of one model, over windows of at most `positions` positions, never emitting the tokens `never`.
 
-    ValueError for a model in training mode, without keys and values, or with layers that keep something else.
+    ValueError for a model in training mode, without keys and values, or with layers that keep something else, and for
+    a token in `never` that it has not.
     """
 
     def __init__(self, model: PreTrainedModel, positions: int, never: Sequence[int] = ()) -> None:
@@ -38,6 +39,7 @@ class GreedyReader:
             raise ValueError(
                 "the model is in training mode, and dropout would change what it emits; call model.eval()."
             )
+        check_never(model, never)
         self.model, self.positions, self.never = model, positions, tuple(never)
         self.device = next(model.parameters()).device
         with torch.inference_mode():
@@ -146,6 +148,17 @@ class GreedyReader:
             for kept in (layer.all_keys, layer.all_values):
                 part = kept[begin : begin + len(by_place), :, :end]
                 part.copy_(part[by_place])
+
+
+def check_never(model: PreTrainedModel, never: Sequence[int]) -> None:
+    """ValueError for a token that is never to be emitted and that the model does not have."""
+    vocabulary = model.get_input_embeddings().weight.shape[0]  # type: ignore[union-attr]
+    wrong = [token for token in never if not 0 <= token < vocabulary]
+    if wrong:
+        raise ValueError(
+            f"never names the token {wrong[0]}, and the model has tokens 0 to {vocabulary - 1}; give ids of its own "
+            "tokenizer."
+        )
 
 
 def _likeliest(

@@ -11,6 +11,7 @@ falls as capacity grows. `fit_membership_law` fits a sigmoid of its own in ln(ca
 """
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,25 +87,28 @@ def membership(
     documents: Int[np.ndarray, "n"] | None = None,
     other_documents: Int[np.ndarray, "m"] | None = None,
     seed: int = 0,
+    shared_documents: bool = False,
 ) -> Membership:
     """AUC and cross-fitted F1 of the rule "a score above the threshold is a member's".
 
     AUC = P(member above other) + ½ P(tie), with the error of DeLong et al. (1988), Biometrics 44(3), its components
     summed by document as in Obuchowski (1997), Biometrics 53(2). F1's error is that of the delta method over
-    documents, the thresholds held. `seed` deals documents into the two halves; documents of members and of others are
-    counted apart, and each sample is one of its own where they are None.
+    documents, the thresholds held. `seed` deals documents into the two halves. Each sample is a document of its own
+    where they are None. Documents of members and of others are counted apart; with `shared_documents` one number is one
+    document on both sides, is dealt as a whole, and moves the value by the sum of what its parts move it by.
     ValueError: fewer than 4 samples or 2 documents on a side, shapes that do not match, a score that is not finite.
     """
     sides = [_checked("members", members, documents), _checked("others", others, other_documents)]
-    (n, m), counts = [len(scores) for scores, _ in sides], [int(owner.max()) + 1 for _, owner in sides]
+    n, m = (len(scores) for scores, _ in sides)
+    owners = _Owners.of(sides[0][1], sides[1][1], shared_documents)
     auc = _auc(sides[0][0], sides[1][0])
-    errors = [_spread(placement, owner) for placement, (_, owner) in zip(auc, sides, strict=True)]
     value = float(auc[0].mean())
-    of_auc = _share(value, 0.5, float(np.sqrt(sum(errors))), counts)
-    generator = np.random.default_rng(seed)
-    halves = [_second_half(owner, count, generator) for (_, owner), count in zip(sides, counts, strict=True)]
-    balanced = _cross_fitted(sides, halves, counts, _as_many, n / (n + m))
-    best = _cross_fitted(sides, halves, counts, _highest_f1, 2 * n / (2 * n + m))
+    moved = [(placement - value) / len(placement) for placement in auc]
+    of_auc = _share(value, 0.5, float(np.sqrt(owners.variance(moved))), owners)
+    scores = [scores for scores, _ in sides]
+    halves = owners.halves(np.random.default_rng(seed))
+    balanced = _cross_fitted(scores, halves, owners, _as_many, n / (n + m))
+    best = _cross_fitted(scores, halves, owners, _highest_f1, 2 * n / (2 * n + m))
     return Membership(of_auc, balanced, best, n, m)
 
 
@@ -160,10 +164,9 @@ def _checked(name: str, scores: np.ndarray, documents: np.ndarray | None) -> tup
         )
     if not np.isfinite(scores).all():
         raise ValueError(f"{name}: a score is a finite number, and {np.sum(~np.isfinite(scores))} are not.")
-    names, owner = np.unique(given, return_inverse=True)
-    if len(names) < 2:
+    if len(np.unique(given)) < 2:
         raise ValueError(f"{name} come from one document, and two are needed to choose a threshold on one half.")
-    return scores, owner
+    return scores, given
 
 
 def _auc(members: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -173,24 +176,61 @@ def _auc(members: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return (both[:n] - rankdata(members)) / m, 1.0 - (both[n:] - rankdata(others)) / n
 
 
-def _spread(values: np.ndarray, owner: np.ndarray) -> float:
-    """Variance of the mean over documents."""
-    moved = np.bincount(owner, weights=values - values.mean()) / len(values)
-    return float(len(moved) / (len(moved) - 1) * (moved**2).sum())
+@dataclass(frozen=True)
+class _Owners:
+    """The number of each sample's document, of members and of others, from 0 up; `shared`: in one numbering."""
+
+    of_sides: tuple[np.ndarray, np.ndarray]
+    shared: bool
+
+    @classmethod
+    def of(cls, members: np.ndarray, others: np.ndarray, shared: bool) -> "_Owners":
+        if shared:
+            joined = np.unique(np.r_[members, others], return_inverse=True)[1]
+            return cls((joined[: len(members)], joined[len(members) :]), True)
+        apart = [np.unique(owner, return_inverse=True)[1] for owner in (members, others)]
+        return cls((apart[0], apart[1]), False)
+
+    @property
+    def fewest(self) -> int:
+        """Documents of the side that has fewer."""
+        return min(len(np.unique(owner)) for owner in self.of_sides)
+
+    def variance(self, moved: Sequence[np.ndarray]) -> float:
+        """Of a number that each sample moves by so much: each document moves it by the sum over its samples."""
+        count = int(max(owner.max() for owner in self.of_sides)) + 1
+        sums = [np.bincount(owner, part, count) for owner, part in zip(self.of_sides, moved, strict=True)]
+        if self.shared:
+            return float(count / (count - 1) * ((sums[0] + sums[1]) ** 2).sum())
+        counts = [int(owner.max()) + 1 for owner in self.of_sides]
+        return sum(float(n / (n - 1) * (part[:n] ** 2).sum()) for n, part in zip(counts, sums, strict=True))
+
+    def halves(self, generator: np.random.Generator) -> list[Bool[np.ndarray, "samples"]]:
+        """Which samples are of the second half of the documents, dealt by the generator.
+
+        Shared ones are dealt in turn, those of members, of both sides, of others alone: no half of a side is empty.
+        """
+        if self.shared:
+            here, there = self.of_sides
+            kinds = (np.setdiff1d(here, there), np.intersect1d(here, there), np.setdiff1d(there, here))
+            order = np.concatenate([generator.permutation(kind) for kind in kinds])
+            later = np.zeros(len(order), dtype=bool)
+            later[order[1::2]] = True
+            return [later[owner] for owner in self.of_sides]
+        dealt: list[np.ndarray] = []
+        for owner in self.of_sides:
+            count = int(owner.max()) + 1
+            second = np.zeros(count, dtype=bool)
+            second[generator.permutation(count)[: count // 2]] = True
+            dealt.append(second)
+        return [second[owner] for second, owner in zip(dealt, self.of_sides, strict=True)]
 
 
-def _share(value: float, null: float, error: float, counts: list[int]) -> Share:
-    if min(counts) < FEWEST_DOCUMENTS:
+def _share(value: float, null: float, error: float, owners: _Owners) -> Share:
+    if owners.fewest < FEWEST_DOCUMENTS:
         return Share(value, null)
-    half = float(student.ppf((1 + LEVEL) / 2, min(counts) - 1)) * error
+    half = float(student.ppf((1 + LEVEL) / 2, owners.fewest - 1)) * error
     return Share(value, null, error, value - half, value + half)
-
-
-def _second_half(owner: np.ndarray, count: int, generator: np.random.Generator) -> Bool[np.ndarray, "samples"]:
-    """Which samples are of the second half of the documents, dealt by the generator."""
-    second = np.zeros(count, dtype=bool)
-    second[generator.permutation(count)[: count // 2]] = True
-    return second[owner]
 
 
 def _as_many(members: np.ndarray, others: np.ndarray) -> float:
@@ -207,23 +247,20 @@ def _highest_f1(members: np.ndarray, others: np.ndarray) -> float:
     return float(cuts[np.argmax(2 * hits / (len(members) + called))])
 
 
-def _cross_fitted(sides: list, halves: list, counts: list[int], choose, null: float) -> Share:
+def _cross_fitted(sides: list[np.ndarray], halves: list[np.ndarray], owners: _Owners, choose, null: float) -> Share:
     """F1 = 2·hits/(members + called), each half of the documents called by the threshold of the other half."""
-    called = [np.zeros(len(scores)) for scores, _ in sides]
+    called = [np.zeros(len(scores)) for scores in sides]
     for second in (False, True):
-        threshold = choose(*(scores[half != second] for (scores, _), half in zip(sides, halves, strict=True)))
-        for side, ((scores, _), half) in enumerate(zip(sides, halves, strict=True)):
+        threshold = choose(*(scores[half != second] for scores, half in zip(sides, halves, strict=True)))
+        for side, (scores, half) in enumerate(zip(sides, halves, strict=True)):
             here = half == second
             called[side][here] = scores[here] > threshold
     whole = len(called[0]) + sum(one.sum() for one in called)
     value = float(2 * called[0].sum() / whole)
     # what a sample moves the ratio by: its part of the numerator less F1 times its part of the denominator
     moved = [(2 * called[0] - value * (1 + called[0])) / whole, -value * called[1] / whole]
-    variance = 0.0
-    for one, (_, owner), count in zip(moved, sides, counts, strict=True):
-        sums = np.bincount(owner, weights=one - one.mean())
-        variance += count / (count - 1) * float((sums**2).sum())
-    return _share(value, null, float(np.sqrt(variance)), counts)
+    moved = [one - one.mean() for one in moved]
+    return _share(value, null, float(np.sqrt(owners.variance(moved))), owners)
 
 
 # --- the law ----------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ every token so far is the most likely one, what greedy decoding has emitted is t
 needed to see a full match.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from infocomp.coding.rate import plain_head
+from infocomp.memorization.greedy import check_never
 from infocomp.units import bits
 
 POSITIONS = {"cpu": 256, "cuda": 4096}  # whose logits over the whole vocabulary are held at once
@@ -27,7 +28,8 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class SamplePass:
-    """What one teacher-forced pass tells of each scored token: its bits, and whether it is the most likely one."""
+    """What one teacher-forced pass tells of each scored token: its bits, and whether it is the most likely one of
+    those that may be emitted."""
 
     bits: Float[np.ndarray, "n scored"]
     greedy: Bool[np.ndarray, "n scored"]
@@ -52,18 +54,21 @@ def sample_pass(
     bos: int | None = None,
     batch_rows: int = 64,
     progress: Progress | None = None,
+    never: Sequence[int] = (),
 ) -> SamplePass:
     """Read samples of equal length, each on its own and after `bos` where one is given; bits are float64.
 
     Without a BOS the first token of a sample is context alone: nothing predicts it, so it is not scored and its column
     is left out (`scored` is length − 1, else length). Of tokens that are equally likely the first of the vocabulary
     counts as the greedy one, as in `generate`; a plain LM head is computed in float32 whatever the model's dtype, which
-    may tell two nearly equal tokens apart otherwise than generation in half precision does.
-    `progress` is told the positions read with each batch.
+    may tell two nearly equal tokens apart otherwise than generation in half precision does. Tokens in `never` are not
+    emitted, so that none of them is a greedy one, as in `extract`; bits are of the model as it is, whatever `never`
+    says. `progress` is told the positions read with each batch.
     ValueError: rows that are no table of tokens, a token that the model doesn't embed, samples longer than the model
-    reads, a code length that is not finite (a diverged model).
+    reads, a token in `never` that the model has not, a code length that is not finite (a diverged model).
     """
     _check(model, rows, bos, batch_rows)
+    check_never(model, never)
     device = next(model.parameters()).device
     head = _float_head(model)
     codes, greedy = [], []
@@ -73,7 +78,7 @@ def sample_pass(
             batch = batch.to(device)
             if bos is not None:
                 batch = torch.cat([batch.new_full((len(batch), 1), bos), batch], dim=1)
-            nats, first = _of_batch(model, head, batch)
+            nats, first = _of_batch(model, head, batch, list(never))
             codes.append(nats.double().cpu().numpy())
             greedy.append(first.cpu().numpy())
             if progress is not None:
@@ -106,14 +111,17 @@ def _float_head(model: PreTrainedModel) -> tuple[Tensor, Tensor | None] | None:
 
 
 def _of_batch(
-    model: PreTrainedModel, head: tuple[Tensor, Tensor | None] | None, ids: Int[Tensor, "n length"]
+    model: PreTrainedModel,
+    head: tuple[Tensor, Tensor | None] | None,
+    ids: Int[Tensor, "n length"],
+    never: list[int],
 ) -> tuple[Float[Tensor, "n scored"], Bool[Tensor, "n scored"]]:
-    """Nats of every token but the first, and whether it is the most likely one."""
+    """Nats of every token but the first, and whether it is the greedy one."""
     output: Any = (model if head is None else model.base_model)(input_ids=ids[:, :-1], use_cache=False)
     states = output.logits if head is None else output.last_hidden_state
     targets, size = ids[:, 1:].reshape(-1), POSITIONS.get(ids.device.type, 256)
     parts = [
-        _of_positions(some, target, head)
+        _of_positions(some, target, head, never)
         for some, target in zip(states.reshape(-1, states.shape[-1]).split(size), targets.split(size), strict=True)
     ]
     shape = (len(ids), ids.shape[1] - 1)
@@ -122,11 +130,20 @@ def _of_batch(
 
 
 def _of_positions(
-    states: Float[Tensor, "positions dim"], targets: Int[Tensor, "positions"], head: tuple[Tensor, Tensor | None] | None
+    states: Float[Tensor, "positions dim"],
+    targets: Int[Tensor, "positions"],
+    head: tuple[Tensor, Tensor | None] | None,
+    never: list[int],
 ) -> tuple[Float[Tensor, "positions"], Bool[Tensor, "positions"]]:
     logits = states.float() if head is None else torch.nn.functional.linear(states.float(), *head)
     chosen = logits.gather(1, targets.unsqueeze(1)).squeeze(1)
-    first = logits.argmax(dim=1) == targets
+    if never:  # left out of the comparison alone, and back in the sum
+        of_never = logits[:, never]
+        logits[:, never] = -torch.inf
+        first = logits.argmax(dim=1) == targets
+        logits[:, never] = of_never
+    else:
+        first = logits.argmax(dim=1) == targets
     largest = logits.amax(dim=1, keepdim=True)
     # the target's logit and the sum are of the same numbers, so that no rounding makes a code length negative
     nats = logits.sub_(largest).exp_().sum(dim=1).log_() + (largest.squeeze(1) - chosen)

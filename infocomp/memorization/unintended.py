@@ -49,17 +49,19 @@ class Unintended:
     """Bits over all `n` members, each with its error by document.
 
     clipped: Σ max(reference − model, 0) over members. null: the same over the `m` never-trained samples, times n/m.
-    excess: clipped − null, the bits that are called memorized. unclipped: n times how much better than on the
-    never-trained ones the model does on members, each against the reference; it needs no clip and takes no null, and is
-    what a single code for all samples would gain. mixture: Σ reference − mixture code over members, a proper code,
-    between clipped − n and clipped; mixture_null: over the never-trained ones, times n/m. ceiling: Σ reference over
-    members, all that there is to memorize.
+    excess: clipped − null, the bits that are called memorized. gain: Σ (reference − model) over members, what one code
+    for all of them, the model's, gains over the reference's; below 0 where the model is the worse one. gain_null: the
+    same over the never-trained ones, times n/m, often far below 0; a gain less its null also counts what the model lost
+    on text that it never saw, and may exceed all there is to memorize. mixture: Σ reference − mixture code over
+    members, a proper code, between clipped − n and clipped; mixture_null: over the never-trained ones, times n/m.
+    ceiling: Σ reference over members, all that there is to memorize.
     """
 
     clipped: Total
     null: Total
     excess: Total
-    unclipped: Total
+    gain: Total
+    gain_null: Total
     mixture: Total
     mixture_null: Total
     ceiling: float
@@ -94,12 +96,12 @@ def unintended(
     clip = [np.maximum(one.gain, 0.0) for one in (members, others)]
     proper = [one.reference - mixture_bits(one.model, one.reference) for one in (members, others)]
     here, there = members.mean(clip[0]), others.mean(clip[1])
-    plain = members.mean(members.gain), others.mean(others.gain)
     return Unintended(
         clipped=_total(n, here),
         null=_total(n, there),
         excess=_difference(n, here, there, shared_documents),
-        unclipped=_difference(n, *plain, shared_documents),
+        gain=_total(n, members.mean(members.gain)),
+        gain_null=_total(n, others.mean(others.gain)),
         mixture=_total(n, members.mean(proper[0])),
         mixture_null=_total(n, others.mean(proper[1])),
         ceiling=float(members.reference.sum()),

@@ -178,11 +178,15 @@ def _legend(points: pd.DataFrame, shown: dict[str, dict[str, Any]]) -> list[Arti
         text = f"model, parameters: bits each ({LONG}: gain)"
         handles.insert(0, Line2D([], [], ls="", label=text))
     if (points["series"] == LONG).any():
-        hollow: dict[str, Any] = {"ls": "", "marker": "o", "ms": 4.2, "mfc": "none", "mew": 0.7}
-        handles.append(Line2D([], [], color=style.GREY, label=LONG, **hollow))
+        sign: dict[str, Any] = {"ls": "", "marker": r"$\circ\vartriangle$", "ms": 9, "mew": 0}  # of no model alone
+        handles.append(Line2D([], [], color=style.GREY, label=f"hollow: {LONG}", **sign))
     if points["ceiling"].notna().any():
         dots: dict[str, Any] = {"color": style.INK, "lw": 0.8, "ls": DOTS}
-        handles.append(Line2D([], [], label="exact ceiling N (S log2 V − log2 N)", **dots))
+        text = "exact ceiling N (S log2 V − log2 N)"
+        if points["parameters"].nunique() > 1:  # at as many bits a parameter, a larger model has more sequences
+            ends = points.sort_values("parameters", kind="stable")["model"].iloc[[0, -1]]
+            text += "; right: larger models below" if brief else f"; right: {ends.iloc[0]} above, {ends.iloc[1]} below"
+        handles.append(Line2D([], [], label=text, **dots))
     if (points["series"] == PLATEAU).any():
         handles.append(Line2D([], [], color=style.GREY, lw=0.6, label="plateau: mean over seeds"))
         handles += interval_handle(points, "seeds")

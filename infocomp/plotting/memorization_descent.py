@@ -1,8 +1,11 @@
 """Loss and memorized bits of models trained on a growing number of samples of a text, against data bits / capacity.
 
-Above, bits per token of the samples trained on and of never-trained ones; the peak of the latter is marked where it is
-one (`peak`), and where there is none that is said. Below, the excess of memorized bits over its null against each
-reference, with all that was there to memorize and the capacity; last, the samples that are emitted whole.
+Above, bits per token of the samples trained on and of never-trained ones, beside the unigram code; the peak of those of
+other documents is marked where it is one (`peak`), and where there is none that is said. Below, the excess of memorized
+bits over its null, a colour for each reference, with all that was there to memorize under it and the capacity; last,
+the samples that are emitted whole. In both, a full line with full marks is told by never-trained samples of the
+members' own documents, which differ from members in nothing but the training, a dashed one with hollow marks by those
+of other documents.
 """
 
 from typing import Any, cast
@@ -15,11 +18,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from infocomp.plotting import style
-from infocomp.plotting.coding_style import DASHES, DOTS, band, with_interval
+from infocomp.plotting.coding_style import DASHES, DOTS, UNIGRAM, band, with_interval
 from infocomp.plotting.memorization_selection import (
     EXTRACTION,
     LOSSES,
     MEMORIZED,
+    SAME,
     in_order,
     memorization_rows,
     of_one_text,
@@ -28,9 +32,11 @@ from infocomp.plotting.memorization_selection import (
 from infocomp.plotting.memorization_style import bit_text, bits_axis, interval_handle, log_axis, looks, wrapped
 from infocomp.plotting.selection import NothingToDraw
 
-TRAIN, TEST = LOSSES
+TRAIN, TEST, TEST_SAME = LOSSES
 LOSS, RATE, CEILING = "bits_per_token", EXTRACTION[0], "unintended_bits"
-STROKES = ("-", DASHES, "-.", DOTS)
+WIDE = 4.0  # times the smallest loss, from which on losses stand on a logarithmic axis
+SIBLINGS, OTHERS = "never-trained, same documents", "never-trained, other documents"
+Look = dict[str, Any]
 _COLUMNS = ["text", "model", "corpus", "samples", "data_bits", "capacity_bits", "load", "quantity", "label", "value"]
 _COLUMNS += ["low", "high", "interval", "null", "ceiling", "peak"]
 
@@ -83,25 +89,29 @@ def draw_double_descent(points: pd.DataFrame) -> Figure:
     """The figure of `double_descent_rows`."""
     with style.styled():
         names = [name for name in (LOSS, MEMORIZED, RATE) if (points["quantity"] == name).any()]
-        figure = style.new_figure(style.PAGE, 1.9 + 1.55 * len(names))
+        figure = style.new_figure(style.PAGE, 2.2 + 1.6 * len(names))
         axes = cast(list[Axes], list(figure.subplots(len(names), 1, sharex=True, squeeze=False).flat))
-        models = [str(name) for name in points["model"].unique()]
-        shown = looks(models)
         against = references(points)
+        models = [str(name) for name in points["model"].unique()]
+        every = looks([*(f"against {name}" for name in against), *models])
+        colours = {name: every[f"against {name}"]["color"] for name in against}
+        shown = {name: {"color": every[name]["color"], "marker": looks(models)[name]["marker"]} for name in models}
         for ax, name in zip(axes, names, strict=True):
             for model, own in points.groupby("model", sort=False):
-                colour = shown[str(model)]["color"]
+                look = shown[str(model)]
                 if name == LOSS:
-                    _draw_losses(ax, own, str(model), shown[str(model)])
+                    _draw_losses(ax, own, str(model), look)
                 elif name == MEMORIZED:
-                    _draw_memorized(ax, own, str(model), shown[str(model)], against)
+                    _draw_memorized(ax, own, str(model), look, colours)
                 else:
-                    _line(ax, own[own["quantity"] == RATE], colour, "-", f"{model}|{RATE}", shown[str(model)]["marker"])
-                    _null(ax, own[own["quantity"] == RATE], colour, f"{model}|{RATE}|null")
+                    path = own[own["quantity"] == RATE]
+                    _line(ax, path, look, f"{model}|{RATE}")
+                    _null(ax, path, look["color"], f"{model}|{RATE}|null", DASHES)
             ax.axvline(1.0, color=style.GREY, lw=0.6, zorder=1, gid="capacity")
         axes[0].set_ylabel("bits per token")
         named = f"; model: {models[0]}" if len(models) == 1 else ""
         axes[0].set_title(f"{points['text'].iloc[0]}{named}; upright line: data = capacity")
+        _loss_axis(axes[0], points[points["quantity"] == LOSS])
         if MEMORIZED in names:
             _memorized_axis(axes[names.index(MEMORIZED)], points)
         if RATE in names:
@@ -109,27 +119,41 @@ def draw_double_descent(points: pd.DataFrame) -> Figure:
         loads = points["load"]
         log_axis(axes[-1], "x", loads.min() / 1.15, loads.max() * 1.15, "{:g}".format)
         axes[-1].set_xlabel("data to memorize / capacity, both in bits")
-        style.legend_below(figure, _legend(points, shown, against), footnote(points))
+        style.legend_below(figure, _legend(points, shown, colours), footnote(points))
         figure.align_ylabels(axes)
         style.settle(figure)
     return figure
 
 
-def _line(ax: Axes, path: pd.DataFrame, colour: Any, stroke: Any, gid: str, marker: str, hollow: bool = False) -> None:
-    face: dict[str, Any] = {"mfc": "white" if hollow else colour, "mew": 0.7 if hollow else 0}
-    ax.plot(path["load"], path["value"], color=colour, ls=stroke, marker=marker, ms=3, zorder=3, gid=gid, **face)
-    band(ax, path, "load", colour, f"{gid}|interval")
+def _line(ax: Axes, path: pd.DataFrame, look: Look, gid: str, stroke: Any = "-", hollow: bool = False) -> None:
+    ax.plot(path["load"], path["value"], ls=stroke, ms=3, zorder=3, gid=gid, **look, **_face(hollow))
+    band(ax, path, "load", look["color"], f"{gid}|interval")
 
 
-def _null(ax: Axes, path: pd.DataFrame, colour: Any, gid: str) -> None:
+def _face(hollow: bool) -> Look:
+    return {"mfc": "white", "mew": 0.7} if hollow else {"mew": 0}
+
+
+def _null(ax: Axes, path: pd.DataFrame, colour: Any, gid: str, stroke: Any) -> None:
     if path["null"].notna().any():
-        ax.plot(path["load"], path["null"], color=colour, lw=0.7, ls=DASHES, zorder=2, gid=gid)
+        ax.plot(path["load"], path["null"], color=colour, lw=0.7, ls=stroke, zorder=2, gid=gid)
 
 
-def _draw_losses(ax: Axes, own: pd.DataFrame, model: str, look: dict[str, Any]) -> None:
+def _draw_losses(ax: Axes, own: pd.DataFrame, model: str, look: Look) -> None:
+    losses = own[own["quantity"] == LOSS]
     for label in LOSSES:
-        path = own[(own["quantity"] == LOSS) & (own["label"] == label)]
-        _line(ax, path, look["color"], "-", f"{model}|{label}", look["marker"], hollow=label == TRAIN)
+        path = losses[losses["label"] == label]
+        if len(path):
+            stroke = DASHES if label == TEST else "-"
+            _line(
+                ax,
+                path,
+                look | ({"color": style.INK} if label == TRAIN else {}),
+                f"{model}|{label}",
+                stroke,
+                label != TEST_SAME,
+            )
+    _null(ax, losses[losses["label"] == TEST], style.GREY, f"{model}|{TEST}|null", DOTS)
     top = own[own["peak"]]
     if len(top):
         ax.plot(
@@ -138,17 +162,27 @@ def _draw_losses(ax: Axes, own: pd.DataFrame, model: str, look: dict[str, Any]) 
         ax.lines[-1].set_gid(f"{model}|peak")
 
 
-def _draw_memorized(ax: Axes, own: pd.DataFrame, model: str, look: dict[str, Any], against: list[str]) -> None:
-    for place, name in enumerate(against):
-        stroke = STROKES[place % len(STROKES)]
-        path = own[(own["quantity"] == MEMORIZED) & (own["label"] == f"against {name}")]
-        _line(ax, path, look["color"], stroke, f"{model}|{name}", look["marker"], hollow=place > 0)
-        there = own[(own["quantity"] == CEILING) & (own["label"] == f"against {name}") & own["ceiling"].notna()]
+def _loss_axis(ax: Axes, losses: pd.DataFrame) -> None:
+    """Logarithmic where the largest loss is more than WIDE times the smallest."""
+    values = losses[["value", "low", "high"]].to_numpy(dtype=float)
+    values = values[values > 0]
+    if len(values) and (losses["value"] > 0).all() and values.max() > WIDE * values.min():
+        log_axis(ax, "y", float(values.min()) / 1.25, float(values.max()) * 1.4, "{:g}".format)
+
+
+def _draw_memorized(ax: Axes, own: pd.DataFrame, model: str, look: Look, colours: dict[str, Any]) -> None:
+    for name, colour in colours.items():
+        for ending, stroke in (("", DASHES), (SAME, "-")):
+            path = own[(own["quantity"] == MEMORIZED) & (own["label"] == f"against {name}{ending}")]
+            if len(path):
+                _line(ax, path, look | {"color": colour}, f"{model}|{name}{ending}", stroke, hollow=not ending)
+        there = own[(own["quantity"] == CEILING) & own["label"].isin([f"against {name}", f"against {name}{SAME}"])]
+        there = there[there["ceiling"].notna()].drop_duplicates("load").sort_values("load")
         gid = f"{model}|{name}|ceiling"
-        ax.plot(there["load"], there["ceiling"], color=style.INK, lw=0.7, ls=DOTS, zorder=1.5, gid=gid)
+        ax.plot(there["load"], there["ceiling"], color=colour, lw=0.8, ls=DOTS, zorder=1.5, gid=gid)
     capacity = own.drop_duplicates("load").sort_values("load")
     gid = f"{model}|capacity"
-    ax.plot(capacity["load"], capacity["capacity_bits"], color=look["color"], lw=0.6, ls=DASHES, zorder=1.5, gid=gid)
+    ax.plot(capacity["load"], capacity["capacity_bits"], color=look["color"], lw=0.8, ls="-.", zorder=1.5, gid=gid)
 
 
 def _memorized_axis(ax: Axes, points: pd.DataFrame) -> None:
@@ -161,28 +195,34 @@ def _memorized_axis(ax: Axes, points: pd.DataFrame) -> None:
     bits_axis(ax, "memorized above its null")
 
 
-def _legend(points: pd.DataFrame, shown: dict[str, dict[str, Any]], against: list[str]) -> list[Artist]:
+def _legend(points: pd.DataFrame, shown: dict[str, Look], colours: dict[str, Any]) -> list[Artist]:
     several = len(shown) > 1
+    first = next(iter(shown.values()))
+    own: Look = {"color": style.GREY} if several else {"color": first["color"]}
+    grey: Look = {"color": style.GREY, "marker": "o" if several else first["marker"], "ms": 3}
     handles: list[Artist] = [Line2D([], [], ms=3, label=name, **look) for name, look in shown.items() if several]
-    grey: dict[str, Any] = {"color": style.GREY if several else shown[next(iter(shown))]["color"]}
-    mark = "o" if several else shown[next(iter(shown))]["marker"]
-    for label, name in ((TEST, "never-trained samples"), (TRAIN, "samples trained on")):
-        if ((points["quantity"] == LOSS) & (points["label"] == label)).any():
-            face: dict[str, Any] = {"mfc": "white", "mew": 0.7} if label == TRAIN else {"mew": 0}
-            handles.append(Line2D([], [], marker=mark, ms=3, label=f"loss: {name}", **grey, **face))
+    of_loss = points[points["quantity"] == LOSS]
+    if (of_loss["label"] == TRAIN).any():
+        handles.append(Line2D([], [], label="loss: samples trained on", **(grey | {"color": style.INK}), **_face(True)))
+    named = points.loc[points["quantity"].isin([LOSS, MEMORIZED]), "label"]
+    if named.str.endswith(SAME).any():
+        handles.append(Line2D([], [], label=f"loss of, null by: {SIBLINGS}", **grey, **_face(False)))
+    if (named[~named.str.endswith(SAME)] != TRAIN).any():
+        handles.append(Line2D([], [], ls=DASHES, label=f"loss of, null by: {OTHERS}", **grey, **_face(True)))
+    if of_loss.loc[of_loss["label"] == TEST, "null"].notna().any():
+        handles.append(Line2D([], [], color=style.GREY, lw=0.7, ls=DOTS, label=f"loss: {UNIGRAM}"))
     if points["peak"].any():
-        star: dict[str, Any] = {"ls": "", "marker": "*", "ms": 8, "mec": style.INK, "mew": 0.6}
-        handles.append(Line2D([], [], label="peak of the loss on never-trained samples", **star, **grey))
-    for place, name in enumerate(against):
-        face = {"mfc": "white", "mew": 0.7} if place else {"mew": 0}
-        stroke: Any = STROKES[place % len(STROKES)]
-        handles.append(Line2D([], [], marker=mark, ms=3, ls=stroke, label=f"memorized against {name}", **grey, **face))
-    if points["ceiling"].notna().any():
-        handles.append(Line2D([], [], color=style.INK, lw=0.7, ls=DOTS, label="all there is to memorize, by reference"))
-    if against:
-        handles.append(Line2D([], [], lw=0.6, ls=DASHES, label="capacity", **grey))
+        star: Look = {"ls": "", "marker": "*", "ms": 8, "mec": style.INK, "mew": 0.6}
+        handles.append(Line2D([], [], label=f"peak of the loss of {OTHERS}", **star, **own))
+    for name, colour in colours.items():
+        handles.append(Line2D([], [], color=colour, lw=2, label=f"memorized against {name}"))
+        if points.loc[points["label"].str.startswith(f"against {name}"), "ceiling"].notna().any():
+            text = f"all there is to memorize, under {name}"
+            handles.append(Line2D([], [], color=colour, lw=0.8, ls=DOTS, label=text))
+    if colours:
+        handles.append(Line2D([], [], lw=0.8, ls="-.", label="capacity", **own))
     if points.loc[points["quantity"] == RATE, "null"].notna().any():
-        handles.append(Line2D([], [], lw=0.7, ls=DASHES, label="emitted: never-trained samples", **grey))
+        handles.append(Line2D([], [], lw=0.7, ls=DASHES, label=f"emitted: {OTHERS}", **own))
     return handles + interval_handle(points, "documents")
 
 

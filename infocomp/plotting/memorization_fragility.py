@@ -4,6 +4,7 @@ Left the share of rows emitted whole and of tokens emitted, at 0 changed tokens 
 both is lost, paired row by row with the unchanged prompt. Bars are the intervals in the table.
 """
 
+import re
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,7 @@ def _unchanged(moved: pd.DataFrame, plain: pd.DataFrame) -> pd.DataFrame:
         first = left.sort_values("changed").iloc[0]
         same = (plain["model"] == first["model"]) & (plain["revision"] == first["revision"])
         same &= (plain["text"] == first["text"]) & (plain["quantity"] == of)
-        same &= plain["label"] == str(first["label"]).split(", ")[0]
+        same &= plain["label"] == re.sub(r", \d+ of prompt changed.*", "", str(first["label"]))
         start = with_interval(plain[same & ((plain["n_tokens"] == first["n_tokens"]) | np.isnan(first["n_tokens"]))])
         lost = drop.loc[drop["changed"] == first["changed"], "value"]
         if len(start):
@@ -165,4 +166,4 @@ def _legend(points: pd.DataFrame, shown: dict[Any, dict[str, Any]]) -> list[Arti
             face: dict[str, Any] = {"mfc": "white", "mew": 0.7} if of == EXTRACTION[1] else {"mew": 0}
             stroke: Any = STROKES[of]
             handles.append(Line2D([], [], color=style.GREY, ls=stroke, marker="o", ms=3.4, label=name, **face))
-    return handles + interval_handle(points, "rows")
+    return handles + interval_handle(points, "rows", bars=True)

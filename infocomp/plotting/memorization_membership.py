@@ -140,7 +140,7 @@ def _legend(points: pd.DataFrame, shown: dict[tuple[Any, Any], dict[str, Any]]) 
         for _, fit in laws[(laws["model"] == model) & (laws["label"] == label)].iterrows():
             text += f": F1 = .75 at capacity {np.exp(fit['midpoint']):.2g} × data, slope {fit['slope']:.2g}"
         handles.append(Line2D([], [], ms=3.2, label=text, **look))
-    handles += interval_handle(points[points["series"] == "point"], "documents")
+    handles += interval_handle(points[points["series"] == "point"], "documents", bars=True)
     if len(laws):
         handles.append(Line2D([], [], color=style.GREY, lw=0.9, label="fitted sigmoid in ln(capacity / data)"))
         if laws["midpoint_low"].notna().any():

@@ -22,12 +22,24 @@ DROP = "extraction_drop"
 MEMBERSHIP = ("membership_auc", "membership_f1")
 LAW = ("membership_midpoint", "membership_slope")
 PER_PARAMETER, SLOPE, GAIN = "bits_per_parameter", "capacity_slope", "saturation_gain"
-QUANTITIES = (MEMORIZED, "unintended_bits", *EXTRACTION, DROP, *MEMBERSHIP, *LAW, PER_PARAMETER, SLOPE, GAIN)
-LOSSES = ("train", "test")
+QUANTITIES = (
+    MEMORIZED,
+    "unintended_bits",
+    "unclipped_gain_bits",
+    *EXTRACTION,
+    DROP,
+    *MEMBERSHIP,
+    *LAW,
+    PER_PARAMETER,
+    SLOPE,
+    GAIN,
+)
+SAME = ", same documents"  # ends the label of what never-trained samples of the members' own documents tell
+LOSSES = ("train", "test", "test" + SAME)
 PLATEAU = "plateau"
 ALL_PARAMETERS, OUTSIDE = "all parameters", "outside the embedding"
 LOWER_BOUND = "lower bound"
-_FIRST = ("train", "loss", "against whole")
+_FIRST = ("train", "loss", "loss" + SAME, "against whole", "against whole" + SAME)
 _SETTINGS = ("parameters", "parameters_outside_embedding", "data_bits", "capacity_bits", "load", "samples", "sequences")
 _SETTINGS += ("on_plateau", "changed", "intercept")
 _CELLS = ("value", "null", "ceiling")
@@ -110,9 +122,9 @@ def family(model: str) -> str:
 
 
 def references(rows: pd.DataFrame) -> list[str]:
-    """The references that memorized bits are counted against, in order of appearance: of "against whole", "whole"."""
+    """The references of memorized bits, in order of appearance: of "against whole, same documents", "whole"."""
     labels = rows.loc[rows["quantity"] == MEMORIZED, "label"]
-    found = [re.fullmatch(r"against (.+?)(, unclipped)?", str(label)) for label in labels]
+    found = [re.fullmatch(rf"against (.+?)({SAME})?", str(label)) for label in labels]
     return list(dict.fromkeys(match[1] for match in found if match))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -99,10 +100,12 @@ def bound_handle() -> Line2D:
     return Line2D([], [], ls="", marker=r"$\uparrow$", ms=5, mew=0, color=style.GREY, label=DOWN_TO_HERE)
 
 
-def interval_handle(points: pd.DataFrame, over: str) -> list[Patch]:
-    """The legend's entry of ribbons or bars, said over what; none where no point has an interval."""
+def interval_handle(points: pd.DataFrame, over: str, bars: bool = False) -> list[Artist]:
+    """The legend's entry of ribbons, or of upright `bars`, said over what; none where no point has an interval."""
     kinds = [kind for kind in dict.fromkeys(points["interval"].dropna()) if kind]
     label = f"{' or '.join(kinds)} over {over}"
+    if kinds and bars:
+        return [Line2D([], [], ls="", marker="|", ms=8, mew=0.8, color=style.GREY, label=label)]
     return [Patch(facecolor=style.GREY, alpha=BAND + 0.1, lw=0, label=label)] if kinds else []
 
 

@@ -67,7 +67,7 @@ def memorization_training_rows(table: pd.DataFrame, corpus: str | None = None) -
     rates = rows[~own & rows["model"].isin(main["model"]) & (rows["quantity"] == "bits_per_byte")]
     if rates.empty:
         rates = members[(members["quantity"] == "bits_per_token") & (members["label"] == LOSSES[1])]
-    excess = members[(members["quantity"] == MEMORIZED) & ~members["label"].str.endswith(", unclipped")]
+    excess = members[members["quantity"] == MEMORIZED]
     shares = members[members["quantity"].isin(EXTRACTION)]
     several = shares.groupby("quantity")["label"].nunique().max() > 1
     shares = shares.assign(

@@ -43,6 +43,7 @@ from infocomp.training.token_recipe import TokenTraining
 
 CAPACITY_VERSION = 1  # raised where the same configuration gives other numbers than before
 TRAINED = "training"
+HELD_BYTES = 4  # of each token of each run while a sweep goes on: it and a fresh one in two bytes each
 
 
 class CapacityConfig(StudyConfig):
@@ -79,9 +80,13 @@ class Capacity:
     def __init__(self, config: CapacityConfig, out: Path) -> None:
         if len(set(config.seeds)) < len(config.seeds):
             raise ValueError(f"seeds hold one twice: {', '.join(map(str, config.seeds))}; give each once.")
-        sizes = [(size.layers, size.width, size.heads) for size in config.models]
-        if len(set(sizes)) < len(sizes):
-            raise ValueError("models hold one size twice; give each once, and several rates as 'learning_rates'.")
+        sizes = [f"{size.layers}x{size.width}" for size in config.models]
+        twice = [name for name in sizes if sizes.count(name) > 1]
+        if twice:
+            raise ValueError(
+                f"models hold {twice[0]} twice, which the table could not tell apart; give each size once, several "
+                "rates as 'learning_rates', and other numbers of heads in a run of their own."
+            )
         if config.learning_rates and any(size.learning_rate is not None for size in config.models):
             raise ValueError("a model has a learning_rate of its own, and 'learning_rates' sweeps; leave one out.")
         self.config, self.out = config, Path(out)
@@ -89,17 +94,32 @@ class Capacity:
         self.advance = lambda name, steps, loss: None
         if config.compute.threads is not None:
             torch.set_num_threads(config.compute.threads)
+        self.refused = self._refused()
+        if len(self.refused) == len(self.runs):
+            run, why = next(iter(self.refused.items()))
+            raise ValueError(f"{run.title}: {why}.")
+
+    def _refused(self) -> dict[RandomRun, str]:
+        """Runs whose data cannot be made, and why; they become failed rows, and the others go on."""
+        found: dict[RandomRun, str] = {}
+        free = available_memory()
         for run in self.runs:
-            check_random(run.sequences, run.shape.vocabulary, run.shape.length)
-        largest = max(self.runs, key=lambda run: run.sequences * run.shape.length)
-        check_memory(largest.sequences, largest.shape.length, available_memory())
+            try:
+                check_random(run.sequences, run.shape.vocabulary, run.shape.length)
+                check_memory(run.sequences, run.shape.length, free)
+            except ValueError as error:
+                found[run] = str(error)
+            else:
+                free -= HELD_BYTES * run.sequences * run.shape.length
+        return found
 
     # --- phases, figures ------------------------------------------------------------------------------------------
 
     def phases(self, report: Report) -> Iterator[tuple[str, list[Unit]]]:
         """Training, one unit a run, then what follows from all of them."""
-        units, store = {run: self._unit(run) for run in self.runs}, Store(self.out)
+        units, store = {run: self.unit(run) for run in self.runs}, Store(self.out)
         missing = {unit.name: run for run, unit in units.items() if store.state(unit.name) != "done"}
+        missing = {name: run for name, run in missing.items() if run not in self.refused}
         report.begin("training", sum(run.training.steps for run in missing.values()), "step")
         self._report = report
         recipes = {name: run.recipe() for name, run in missing.items()}
@@ -186,10 +206,13 @@ class Capacity:
             if config.doubling is not None and number < config.doubling.seeds:
                 yield RandomRun.of_load(shape, doubled, load, seed, on_plateau=True, doubled=True, tag=tag)
 
-    def _unit(self, run: RandomRun) -> Unit:
+    def unit(self, run: RandomRun) -> Unit:
+        """The training of one run as a unit of work."""
         name = unit_name(study="capacity", version=CAPACITY_VERSION, device=self.device.type, run=run.identity())
 
         def train() -> UnitResult:
+            if run in self.refused:
+                raise ValueError(self.refused[run])
             found = self._many.result(name)
             if found.status != "ok":
                 raise ValueError(f"training stopped: {found.message}")

@@ -1,6 +1,5 @@
 """Rows of a capacity study: what each run stored, and what follows for a model and over models. All in bits."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -143,12 +142,26 @@ def run_rows(run: RandomRun, found: MemberResult) -> list[Row]:
     unintended |= {"null": float(np.maximum(of_fresh, 0).sum()) * scale if known else None}
     extracted, of_others = found.arrays["train_extracted"], found.arrays["held_out_extracted"]
     rate = {"value": float(extracted.mean()), "unit": "ratio", "null": float(of_others.mean()) if known else None}
-    message = None if run.doubled else run_message(value, ceiling, None)
+    message = run_message(value, ceiling)
     return [
+        *_rows_over_training(run, found, shared, ceiling),
         shared | {"quantity": "memorized_bits", "message": message} | memorized,
         shared | {"quantity": "unintended_bits", "message": message} | unintended,
         shared | {"quantity": "extraction_rate", "ceiling": 1.0} | rate,
     ]
+
+
+def _rows_over_training(run: RandomRun, found: MemberResult, shared: Row, ceiling: float) -> list[Row]:
+    """memorized_bits at the steps before the last at which all rows were scored (`training.measure_every`)."""
+    shape, rows = run.shape, []
+    for row in found.rows:
+        if row["step"] < run.training.steps and "train_nats_per_token" in row:
+            left = shape.predicted * row["train_nats_per_token"] * BITS_PER_NAT
+            value = run.sequences * (entropy_bits(1, shape.predicted, shape.vocabulary) - left)
+            label = f"after {row['step']} of {run.training.steps} steps"
+            own = {"quantity": "memorized_bits", "label": label, "step": row["step"], "unit": "bits", "value": value}
+            rows.append(shared | own | {"ceiling": ceiling})
+    return rows
 
 
 def derived_rows(rows: Mapping[RandomRun, Sequence[Row]]) -> list[Row]:
@@ -176,14 +189,12 @@ def _model_rows(filling: Sequence[RandomRun], stored: Mapping[RandomRun, Row]) -
     level = plateau(values, [run.seed for run in filling])
     gains = doubling_gains(filling, stored)
     gain = float(np.mean(gains)) if gains else None
-    message = lower_bound(gain)
-    if not fills_the_model(values, [stored[run]["ceiling"] for run in filling]):
-        message = f"{LOWER_BOUND}: the data are too few to fill the model; raise plateau_load"
+    message = model_message(filling, stored)
     shared = {"model": filling[0].model, "corpus": filling[0].data, "site": "logits", "estimator": "code_length"}
     shared |= {"draw": "mean", "in_training": "known", "dtype": shape.precision, "step": filling[0].training.steps}
     about = {name: value for name, value in filling[0].settings().items() if name not in ("sequences", "data_bits")}
     about |= {"sequences": sorted({run.sequences for run in filling}), "seeds": sorted({run.seed for run in filling})}
-    about |= {"doubling_gain": gain, "interval": "t over seeds"}
+    about |= {"doubling_gain": gain, "doubling_gains": gains, "interval": "t over seeds"}
     rows: list[Row] = []
 
     def add(quantity: str, label: str, unit: str, by: float) -> None:
@@ -201,6 +212,14 @@ def _model_rows(filling: Sequence[RandomRun], stored: Mapping[RandomRun, Row]) -
     return rows
 
 
+def model_message(filling: Sequence[RandomRun], stored: Mapping[RandomRun, Row]) -> str | None:
+    """Why a model's plateau is a lower bound; None where it was shown to be saturated."""
+    values, ceilings = [stored[run]["value"] for run in filling], [stored[run]["ceiling"] for run in filling]
+    if not fills_the_model(values, ceilings):
+        return f"{LOWER_BOUND}: the data are too few to fill the model; raise plateau_load"
+    return lower_bound(doubling_gains(filling, stored))
+
+
 def doubling_gains(filling: Sequence[RandomRun], stored: Mapping[RandomRun, Row]) -> list[float]:
     """What each run that was repeated with twice the steps gained by it, as a share of what it had stored."""
     gains = []
@@ -214,7 +233,12 @@ def doubling_gains(filling: Sequence[RandomRun], stored: Mapping[RandomRun, Row]
 
 def _slope_rows(family: str, data: str, filling: Sequence[RandomRun], stored: Mapping[RandomRun, Row]) -> list[Row]:
     rows = []
-    gains = doubling_gains(filling, stored)
+    models: dict[str, list[RandomRun]] = {}
+    for run in filling:
+        models.setdefault(run.model, []).append(run)
+    messages = {name: model_message(runs, stored) for name, runs in models.items()}
+    whys = [message.removeprefix(f"{LOWER_BOUND}: ") + f" to {name}" for name, message in messages.items() if message]
+    said = f"{LOWER_BOUND}, as {len(whys)} of {len(models)} models are: {whys[0]}" if whys else None
     for label in (ALL, OUTSIDE):
         sizes = [run.parameters.total if label == ALL else run.parameters.outside_embedding for run in filling]
         if len(set(sizes)) < 2:
@@ -222,16 +246,11 @@ def _slope_rows(family: str, data: str, filling: Sequence[RandomRun], stored: Ma
         line = capacity_line(sizes, [stored[run]["value"] for run in filling])
         about = {"intercept": line.intercept, "intercept_low": line.intercept_low}
         about |= {"intercept_high": line.intercept_high, "r_squared": line.r_squared}
-        about |= {"models": line.models, "runs": line.runs, "interval": "t, runs − 2 degrees of freedom"}
+        about |= {"models": line.models, "runs": line.runs, "seed_error": line.seed_error}
+        about |= {"interval": "t over sizes, sizes − 2 degrees of freedom: seeds and misfit"}
         row = {"model": family, "corpus": data, "site": "logits", "estimator": "code_length", "draw": "mean"}
         row |= {"quantity": "capacity_slope", "label": label, "unit": "bits/parameter", "value": line.slope}
         row |= {"std_error": line.slope_error, "ci_low": line.slope_low, "ci_high": line.slope_high}
-        row |= {"message": lower_bound(float(np.mean(gains)) if gains else None), "in_training": "known"}
+        row |= {"message": said, "in_training": "known"}
         rows.append(row | {"settings": about, "dtype": filling[0].shape.precision})
     return rows
-
-
-def settings_of(row: Mapping[str, Any]) -> Row:
-    """The column `settings` of a row that was read back."""
-    found = row["settings"]
-    return json.loads(found) if isinstance(found, str) else dict(found)

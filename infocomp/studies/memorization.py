@@ -31,7 +31,7 @@ from infocomp.studies.memorization_parts import (
     samples_part,
     score_part,
 )
-from infocomp.studies.memorization_passes import MEMORIZATION_VERSION, Advance, Reference
+from infocomp.studies.memorization_passes import MEMORIZATION_VERSION, Advance, Readings, Reference, readings_of
 from infocomp.studies.memorization_plan import plan_memorization
 from infocomp.studies.memorization_settings import (
     ExtractionSettings,
@@ -126,6 +126,11 @@ class Memorization:
             corpus_cache(),
         )
 
+    @cached_property
+    def readings(self) -> Readings:
+        """What stands before the rows for their bits and for extraction, and what is never emitted."""
+        return readings_of(self.config.extraction, self.samples, self.model.source.config())
+
     @property
     def trained_in(self) -> Path | None:
         """The folder of the run that trained the model, where it may be one of ours: its checkpoints lie in it."""
@@ -158,14 +163,15 @@ class Memorization:
         """What is measured of one checkpoint; `is_last`: of the last one."""
         config, model, samples = self.config, self.model, self.samples
         extraction, fragility = config.extraction, config.fragility
-        parts = [samples_part(model, samples, self.held_out is None, extraction is not None)]
+        of_bits, asked = self.readings.bits, self.readings.extraction
+        parts = [samples_part(model, samples, self.held_out is None, extraction is not None, self.readings)]
         if extraction is not None and extraction.score_count:
-            parts.append(score_part(model, samples, extraction))
+            parts.append(score_part(model, samples, extraction, asked))
         if extraction is not None and fragility is not None and (is_last or fragility.checkpoints == "all"):
-            parts.append(fragility_part(model, samples, fragility, extraction))
+            parts.append(fragility_part(model, samples, fragility, extraction, asked))
         if self.held_out is not None:
             parts.append(held_out_part(model, self.held_out))
-        return parts + [reference_part(model, samples, reference) for reference in self.references]
+        return parts + [reference_part(model, samples, reference, of_bits) for reference in self.references]
 
     def positions(self) -> int:
         """Positions of all parts together, for a progress bar."""

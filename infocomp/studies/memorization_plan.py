@@ -60,7 +60,8 @@ def plan_memorization(study: "Memorization", report: Report) -> Plan:
     if config.extraction is not None and config.fragility is not None:
         measured = n if config.fragility.checkpoints == "all" else 1
         last = measured
-        parts["changed prompts"] = measured * config.fragility.count * (len(config.fragility.changes) + 1) * decoding
+        rows = 2 * config.fragility.count  # members, and as many never-trained ones for the null
+        parts["changed prompts"] = measured * rows * (len(config.fragility.changes) + 1) * decoding
     weights = [checkpoint.size_bytes for checkpoint in checkpoints]
     parts["loading"] = n * (LOADING_SECONDS + (sum(weights) / len(weights)) / LOADING_BYTES_A_SECOND)
     parts["figures"] = FIGURE_SECONDS

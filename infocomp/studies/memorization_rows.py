@@ -14,7 +14,7 @@ from infocomp.memorization.extraction import Changed, Extraction
 from infocomp.memorization.membership import membership
 from infocomp.memorization.unintended import unintended
 from infocomp.studies.coding_rows import UNITS, Row, ratio_columns
-from infocomp.studies.memorization_passes import Pass, Side
+from infocomp.studies.memorization_passes import Pass, Reading, Side
 from infocomp.studies.memorization_texts import Samples, SampleSet
 from infocomp.studies.settings import ComputeSettings
 from infocomp.units import bits
@@ -35,6 +35,7 @@ def shared_columns(
         "never_trained": samples.unseen.name,
         "never_trained_samples": len(samples.unseen),
         "never_trained_documents": len(np.unique(samples.unseen.documents)),
+        "shared_documents": documents_are_shared(samples),
     }
     said |= {} if readings is None else {"mean_readings": readings}
     return {
@@ -53,6 +54,11 @@ def shared_columns(
         "settings": said | dict(extra or {}),
         **about,
     }
+
+
+def documents_are_shared(samples: Samples) -> bool:
+    """Whether a number names one document on both sides: read and unread windows of one training text."""
+    return samples.members.settings.series is not None and samples.unseen.settings.series is not None
 
 
 def _of(shared: Row, unit: str, quantity: str, label: str, **columns: Any) -> Row:
@@ -104,7 +110,7 @@ def unigram_bits(tokens: Int[np.ndarray, "..."]) -> float:
 
 
 def memorized_rows(own: Pass, reference: Pass, samples: Samples, shared: Row, name: str) -> list[Row]:
-    """Clipped sum, excess over its null and unclipped difference, all over the members, against one reference."""
+    """Clipped sum, excess over its null and unclipped gain, all over the members, against one reference."""
     found = unintended(
         own.members.bits,
         reference.members.bits,
@@ -112,6 +118,7 @@ def memorized_rows(own: Pass, reference: Pass, samples: Samples, shared: Row, na
         reference.unseen.bits,
         samples.members.documents,
         samples.unseen.documents,
+        documents_are_shared(samples),
     )
     label = f"against {name}"
     mixture = {"mixture_bits": found.mixture.value, "mixture_null": found.mixture_null.value}
@@ -120,7 +127,7 @@ def memorized_rows(own: Pass, reference: Pass, samples: Samples, shared: Row, na
     return [
         _of(shared, "bits", "unintended_bits", label) | found.clipped.columns() | common | {"null": found.null.value},
         _of(shared, "bits", "memorized_bits", label) | found.excess.columns() | common,
-        _of(shared, "bits", "memorized_bits", f"{label}, unclipped") | found.unclipped.columns() | common,
+        _of(shared, "bits", "unclipped_gain_bits", label) | found.gain.columns() | {"null": found.gain_null.value},
     ]
 
 
@@ -130,7 +137,7 @@ def membership_rows(own: Pass, reference: Pass | None, samples: Samples, shared:
     if reference is not None:
         members, unseen = members + reference.members.bits, unseen + reference.unseen.bits
     documents = samples.members.documents, samples.unseen.documents
-    found = membership(members, unseen, documents[0], documents[1], samples.settings.seed)
+    found = membership(members, unseen, *documents, samples.settings.seed, documents_are_shared(samples))
     best = {"best_f1": found.best_f1.value, "best_f1_null": found.best_f1.null}
     shared = {**shared, "settings": shared["settings"] | best}
     return [
@@ -142,36 +149,53 @@ def membership_rows(own: Pass, reference: Pass | None, samples: Samples, shared:
 # --- extraction -------------------------------------------------------------------------------------------------------
 
 
+def extraction_columns(shared: Row, reading: Reading) -> Row:
+    """The shared columns of rows about extraction, whose prompts may begin with another BOS than the samples do."""
+    bos, said = "none" if reading.bos is None else "window", shared["settings"]
+    length = said["prompt"] + said["continuation"]
+    return {
+        **shared,
+        "bos": bos,
+        "context_length": length + (reading.bos is not None),
+        "settings": said | {"bos": bos, "never": list(reading.never)},
+    }
+
+
 def rate_of_extraction(members: Extraction, unseen: Extraction, shared: Row) -> Row:
     """The share of members whose whole continuation comes out greedily, beside that of never-trained rows."""
     columns = {"value": members.rate, "null": unseen.rate, **_ends(members.interval)}
-    return _of(shared, "ratio", "extraction_rate", _label(members)) | columns
+    return _of(shared, "ratio", "extraction_rate", _label(shared)) | columns
 
 
 def score_of_extraction(members: Extraction, unseen: Extraction, shared: Row) -> Row:
     """The mean share of a member's continuation that is emitted, beside that of never-trained rows."""
     columns = {"value": members.mean_score, "null": unseen.mean_score, **_ends(members.score_interval)}
-    return _of(shared, "ratio", "extraction_score", _label(members)) | columns
+    return _of(shared, "ratio", "extraction_score", _label(shared)) | columns
 
 
-def _label(found: Extraction) -> str:
-    return f"{found.prompt}+{found.continuation}"
+def _label(shared: Row) -> str:
+    """Tokens of prompt and continuation, as published; a BOS before the prompt is not, and is said."""
+    said = shared["settings"]
+    return f"{said['prompt']}+{said['continuation']}{'' if said['bos'] == 'none' else ', BOS'}"
 
 
-def fragility_rows(changed: list[Changed], shared: Row) -> list[Row]:
-    """Rate and score after so many tokens of the prompt were changed, and how much of each is lost, row by row."""
+def fragility_rows(changed: list[Changed], null: list[Changed], shared: Row) -> list[Row]:
+    """Rate and score after so many tokens of the prompt were changed, and how much of each is lost, row by row; each
+    beside the same of never-trained rows under the same changes."""
     rows = []
-    for one in changed:
-        after = one.extraction
-        label = f"{shared['settings']['prompt']}+{after.continuation}, {one.changed} of prompt changed"
+    for one, unseen in zip(changed, null, strict=True):
+        label = f"{_label(shared)}, {one.changed} of prompt changed"
         about = {**shared, "settings": shared["settings"] | {"changed": one.changed, "kind": one.kind}}
-        rows += [
-            _of(about, "ratio", "extraction_rate", label) | {"value": after.rate, **_ends(after.interval)},
-            _of(about, "ratio", "extraction_score", label) | {"value": after.mean_score, **_ends(after.score_interval)},
-            _of(about, "ratio", "extraction_drop", label) | {"value": one.score_drop, **_ends(one.score_drop_interval)},
-            _of(about, "ratio", "extraction_drop", f"{label}, full matches")
-            | {"value": one.rate_drop, **_ends(one.rate_drop_interval)},
+        after, other = one.extraction, unseen.extraction
+        found = [
+            ("extraction_rate", label, after.rate, other.rate, after.interval),
+            ("extraction_score", label, after.mean_score, other.mean_score, after.score_interval),
+            ("extraction_drop", label, one.score_drop, unseen.score_drop, one.score_drop_interval),
+            ("extraction_drop", f"{label}, full matches", one.rate_drop, unseen.rate_drop, one.rate_drop_interval),
         ]
+        for quantity, name, value, of_unseen, interval in found:
+            columns = {"value": value, "null": of_unseen, **_ends(interval)}
+            rows.append(_of(about, "ratio", quantity, name) | columns)
     return rows
 
 

@@ -105,14 +105,17 @@ class ReferenceSettings(Settings):
 class SampleSettings(Settings):
     """Samples of `prompt` + `continuation` tokens, at most `count` of each text, drawn by the seed.
 
-    bos: one before each sample, or none; then the first token of a sample is not scored.
+    bos: one before each sample (`window`), or none; then the first token of a sample is not scored. Pythia's training
+    rows begin without one, and so do the prompts of the published extraction: with none for both, as by default, the
+    one pass that gives the bits tells what is extracted too. The windows of a series of ours were read after one: with
+    `window` here and `extraction.bos` they are read as they were in training, in one pass as well.
     """
 
     prompt: Count = 32
     continuation: Count = 32
     count: Annotated[int, Field(ge=8)] = 1024
     seed: Annotated[int, Field(ge=0)] = 0
-    bos: Literal["window", "none"] = "window"
+    bos: Literal["window", "none"] = "none"
     batch_rows: Count = 64
 
     @property
@@ -122,7 +125,10 @@ class SampleSettings(Settings):
 
 
 class FragilitySettings(Settings):
-    """What a changed prompt does to what is extracted: each of `changes` tokens of it, on `count` members."""
+    """What a changed prompt does to what is extracted: each of `changes` tokens of it, on `count` members.
+
+    The null is the same of never-trained rows, on `count` of them or as many as `extraction.score_count`, if fewer.
+    """
 
     changes: Annotated[tuple[Count, ...], BeforeValidator(as_tuple), Field(min_length=1)] = (1, 2, 4, 8)
     kind: str = "replace"
@@ -132,11 +138,18 @@ class FragilitySettings(Settings):
 
 
 class ExtractionSettings(Settings):
-    """k-extractable memorization: full matches of all samples come from the pass that gives their bits.
+    """k-extractable memorization, by the protocol of the published counts of Pythia unless said otherwise.
 
+    Full matches of all samples come from the pass that gives their bits where `samples.bos` puts the same before a
+    sample as `bos` here, as it does by default, and else from a pass of their own; `never` needs none.
+
+    bos: put one before the prompt; the published counts have none. never: ids of tokens that are never emitted; the
+    script behind the published counts never emits the end of text, which is `never: [0]` for Pythia.
     score_count: the share of tokens that match needs decoding; it is taken on so many samples of each text, 0 for none.
     """
 
+    bos: bool = False
+    never: Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(as_tuple)] = ()
     score_count: Annotated[int, Field(ge=0)] = 256
     batch_rows: Count = 64
 

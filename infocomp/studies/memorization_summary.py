@@ -36,7 +36,7 @@ def _line(rows: pd.DataFrame, one: pd.Series) -> dict[str, object]:
         line = {"model": one["model"]} | line
     line |= {label: _value(here, "bits_per_token", label) for label in ("train", "test")}
     line["held-out bits/byte"] = _value(here, "bits_per_byte", "")
-    memorized = here[(here["quantity"] == "memorized_bits") & ~here["label"].str.endswith(", unclipped")]
+    memorized = here[here["quantity"] == "memorized_bits"]
     for _, row in memorized.iterrows():
         name = f"memorized {row['label']}"
         line[name] = row["value"]
@@ -60,5 +60,5 @@ def _fragility(rows: pd.DataFrame) -> str:
         return ""
     last = changed["revision"].iloc[-1]
     own = rows[(rows["revision"] == last) & (rows["quantity"] == "extraction_score")]
-    told = ", ".join(f"{row.label}: {row.value:.4g}" for row in own.itertuples())
+    told = ", ".join(f"{row.label}: {row.value:.4g} (null {row.null:.4g})" for row in own.itertuples())
     return f"\nscore at {last}, {told}"

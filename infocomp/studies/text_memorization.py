@@ -33,7 +33,7 @@ from infocomp.studies.text_memorization_settings import (
 )
 from infocomp.studies.text_memorization_summary import TextPlan, text_plan, text_summary
 from infocomp.studies.text_memorization_texts import DealtText, deal_text
-from infocomp.studies.text_memorization_units import TEXT_VERSION, Trained, text_units
+from infocomp.studies.text_memorization_units import TEXT_VERSION, Trained, check_fits, text_units
 from infocomp.training.many import Many, train_many
 from infocomp.training.token_recipe import TokenTraining
 
@@ -97,7 +97,9 @@ class TextMemorization:
 
     @cached_property
     def dealt(self) -> DealtText:
-        """The text, tokenised and dealt out."""
+        """The text, tokenised and dealt out. ValueError: more samples than memory holds, or than there are."""
+        samples = self.config.samples
+        check_fits(max(samples.sizes) + 2 * samples.unseen, samples.length, "samples.sizes and samples.unseen")
         return deal_text(self.config.text, self.config.samples, self.config.seed)
 
     @cached_property

@@ -2,7 +2,8 @@
 samples, and the sigmoid of membership over all models.
 
 Every row of a model carries in its settings how much there is to memorize (`data_bits`, the members' code length under
-the whole-data reference), how much the model can hold (`capacity_bits`), and `load`, their ratio.
+the whole-data reference), how much the model can hold (`capacity_bits`), and `load`, their ratio, as far as the
+trainings that tell them came to their end.
 """
 
 from collections.abc import Mapping
@@ -11,7 +12,9 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.stats import norm
 
+from infocomp.estimators.jackknife import LEVEL
 from infocomp.memorization.membership import MembershipLaw, Share, membership
 from infocomp.memorization.unintended import Unintended, unintended
 from infocomp.studies.coding_rows import UNITS, ratio_columns
@@ -20,7 +23,7 @@ from infocomp.units import bits
 
 Row = dict[str, Any]
 COMMON = {"site": "logits", "estimator": "code_length", "draw": "mean"}
-LOSS, SAME, UNCLIPPED = "loss", ", same documents", ", unclipped"
+LOSS, SAME = "loss", ", same documents"
 
 
 def against(reference: str) -> str:
@@ -93,7 +96,7 @@ def rate_rows(scored: Scored, about: Mapping[str, Any], label: str) -> list[Row]
 
 
 def memorized_rows(found: Unintended, about: Mapping[str, Any], reference: str, ending: str = "") -> list[Row]:
-    """The clipped sum with its null, the excess over it, and the unclipped difference, bits over all members."""
+    """The clipped sum with its null, the excess over it, and the unclipped gain with its null, bits of all members."""
     settings = about["settings"] | {
         "reference": reference,
         "unseen": found.m,
@@ -101,12 +104,12 @@ def memorized_rows(found: Unintended, about: Mapping[str, Any], reference: str, 
         "mixture_bits": found.mixture.value,
         "mixture_null": found.mixture_null.value,
     }
-    common = {**about, "settings": settings, "unit": "bits", "ceiling": found.ceiling}
-    label = against(reference) + ending
+    common = {**about, "settings": settings, "unit": "bits", "label": against(reference) + ending}
+    bounded, null, gain_null = common | {"ceiling": found.ceiling}, found.null.value, found.gain_null.value
     return [
-        {**common, "quantity": "unintended_bits", "label": label, "null": found.null.value, **found.clipped.columns()},
-        {**common, "quantity": "memorized_bits", "label": label, **found.excess.columns()},
-        {**common, "quantity": "memorized_bits", "label": label + UNCLIPPED, **found.unclipped.columns()},
+        {**bounded, "quantity": "unintended_bits", "null": null, **found.clipped.columns()},
+        {**bounded, "quantity": "memorized_bits", **found.excess.columns()},
+        {**common, "quantity": "unclipped_gain_bits", "null": gain_null, **found.gain.columns()},
     ]
 
 
@@ -115,15 +118,16 @@ def membership_rows(
 ) -> list[Row]:
     """AUC and F1 of the plain loss and of each reference, on equally many members and never-trained samples.
 
-    Of those from the members' own documents the plain loss alone; its interval takes both sides for independent and is
-    too wide there.
+    Of those from the members' own documents the plain loss alone; there one document is one on both sides.
     """
     rows = []
     for label, (ours, others) in membership_scores(members, unseen).items():
         if ending and label != LOSS:
             continue
         n = len(ours)
-        found = membership(ours, others, members.documents[:n], unseen.documents[:n], seed)
+        found = membership(
+            ours, others, members.documents[:n], unseen.documents[:n], seed, shared_documents=bool(ending)
+        )
         best = {"best_f1": found.best_f1.value, "best_f1_null": found.best_f1.null, "members": n}
         common = {**about, "label": label + ending, "unit": "ratio", "settings": about["settings"] | best}
         shares: dict[str, Share] = {"membership_auc": found.auc, "membership_f1": found.f1}
@@ -143,13 +147,37 @@ def membership_scores(members: Scored, unseen: Scored) -> dict[str, tuple[np.nda
 
 def extraction_row(members: Scored, unseen: Scored, about: Mapping[str, Any]) -> Row:
     """Share of samples whose second half is emitted greedily from the first; its null is that of never-trained ones."""
+    effective = effective_samples(members.extracted, members.documents)
+    low, high = wilson(float(members.extracted.mean()), effective)
     return {
         **about,
         "quantity": "extraction_rate",
         "unit": "ratio",
+        "value": float(members.extracted.mean()),
         "null": float(unseen.extracted.mean()),
-        **ratio_columns(members.extracted.astype(float), np.ones(len(members)), members.documents),
+        "ci_low": low,
+        "ci_high": high,
+        "settings": about["settings"] | {"effective_samples": effective},
     }
+
+
+def effective_samples(hits: Bool[np.ndarray, "n"], documents: Int[np.ndarray, "n"]) -> float:
+    """How many independent samples would tell the share of hits as exactly, at most n: n over the design effect.
+
+    The design effect is the variance of the share over documents, against that over samples (Kish 1965, chapter 5); it
+    is taken as 1 where all samples are alike or fewer than 8 documents tell it.
+    """
+    n, share = len(hits), float(hits.mean())
+    over_documents = ratio_columns(hits.astype(float), np.ones(n), documents).get("std_error", 0.0)
+    return min(float(n), share * (1 - share) / over_documents**2) if over_documents else float(n)
+
+
+def wilson(share: float, n: float) -> tuple[float, float]:
+    """The 95 % interval of a share of n samples (Wilson 1927), within 0 and 1 and never empty; n need not be whole."""
+    z2 = float(norm.ppf((1 + LEVEL) / 2)) ** 2
+    middle, scale = share + z2 / (2 * n), 1 + z2 / n
+    half = float(np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n**2))))
+    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
 
 
 def law_rows(law: MembershipLaw, about: Mapping[str, Any], label: str) -> list[Row]:

@@ -52,7 +52,7 @@ def text_summary(table: pd.DataFrame) -> str:
     rows = table[(table["status"] == "ok") & (table["draw"] == "mean")].copy()
     known = [json.loads(text) if isinstance(text, str) else {} for text in rows["settings"]]
     rows["samples"] = [settings.get("samples") for settings in known]
-    rows["load"] = [settings.get("load") for settings in known]
+    rows["load"] = [float(settings.get("load") or "nan") for settings in known]
     sized = rows[rows["samples"].notna()]
     if sized.empty:
         return "no model was measured"
@@ -70,7 +70,7 @@ def text_summary(table: pd.DataFrame) -> str:
     }
     lines = []
     for samples, group in sized.groupby("samples"):
-        line = {"samples": int(float(str(samples))), "load": f"{group['load'].iloc[0]:.2f}"}
+        line = {"samples": int(float(str(samples))), "load": f"{group['load'].iloc[0]:.2f}".replace("nan", "")}
         for title, (quantity, label) in columns.items():
             found = group.loc[(group["quantity"] == quantity) & (group["label"] == label), "value"]
             line[title] = "" if found.empty else _number(quantity, float(found.iloc[0]))
@@ -92,20 +92,27 @@ def _number(quantity: str, value: float) -> str:
     return f"{value:,.0f}" if quantity == "memorized_bits" else f"{value:.3f}"
 
 
+def _place(row: pd.Series) -> str:
+    """The load of a model, or its samples where the load is not known."""
+    return f"load {row['load']:.2f}" if row["load"] == row["load"] else f"{int(row['samples']):,} samples"
+
+
 def _peak(rows: pd.DataFrame, quantity: str, label: str, what: str, unit: str) -> str:
-    """Where a curve over the sizes is highest, and whether its ends lie below that by their intervals."""
+    """Where a curve over the sizes is highest, and whether it is lower on both sides of that, by the intervals."""
     curve = rows[(rows["quantity"] == quantity) & (rows["label"] == label)].sort_values("samples")
     curve = curve[curve["ci_low"].notna()]
     if len(curve) < 3:
         return f"{what}: too few models with an interval to say how it goes"
-    top = curve.iloc[int(curve["value"].to_numpy().argmax())]
-    first, last = curve.iloc[0], curve.iloc[-1]
-    rises, falls = (bool(end["ci_high"] < top["ci_low"]) for end in (first, last))
+    values = curve["value"].to_numpy()
+    place = int(values.argmax())
+    top = curve.iloc[place]
+    before, after = curve.iloc[int(values[: place + 1].argmin())], curve.iloc[place + int(values[place:].argmin())]
+    rises, falls = (bool(valley["ci_high"] < top["ci_low"]) for valley in (before, after))
     ways = {
         (True, True): "rises to a peak and falls again",
         (True, False): "rises, and does not fall beyond its intervals",
-        (False, True): "falls, with no peak between the ends beyond its intervals",
+        (False, True): "falls, and does not rise beyond its intervals",
         (False, False): "shows no peak beyond its intervals",
     }
-    values = f"{first['value']:,.4g} → {top['value']:,.4g} → {last['value']:,.4g} {unit}"
-    return f"{what} {ways[rises, falls]}: {values}, highest at load {top['load']:.2f} ({int(top['samples'])} samples)"
+    path = " → ".join(f"{row['value']:,.4g} at {_place(row)}" for row in (before, top, after))
+    return f"{what} {ways[rises, falls]}: {path}, {unit}; highest for {int(top['samples'])} samples"

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from infocomp.memorization.membership import fit_membership_law
+from infocomp.memorization.random_data import check_memory
+from infocomp.studies.capacity import available_memory
 from infocomp.studies.text_memorization_rows import (
     COMMON,
     LOSS,
@@ -28,7 +30,7 @@ from infocomp.training.small_gpt import GPTSettings, ParameterCounts, parameter_
 from infocomp.training.token_recipe import TokenRecipe, TokenTraining
 from infocomp.units import bits
 
-TEXT_VERSION = 1  # of what is computed here: a change of the rows is a change of the version
+TEXT_VERSION = 2  # of what is computed here: a change of the rows is a change of the version
 WHOLE, LARGER, CAPACITY = "whole", "larger", "capacity"
 FRESH = 256  # random samples that the capacity's training has not seen
 UnitParts = tuple[str, Mapping[str, Any], Mapping[str, Any], Callable[[], list[Row]]]
@@ -73,9 +75,10 @@ class Trained:
 
     @cached_property
     def random_rows(self) -> np.ndarray:
-        """`load` bits a parameter of uniform random samples, and FRESH more."""
+        """`load` bits a parameter of uniform random samples, and FRESH more. ValueError: more than memory holds."""
         entropy = self.shape.length * np.log2(self.shape.vocabulary)
         count = max(round(self.capacity.load * self.counts.total / entropy), 1)
+        check_fits(count + FRESH, self.shape.length, "capacity.load")
         return random_samples(count + FRESH, self.shape.vocabulary, self.shape.length, self.seed)
 
     @cached_property
@@ -117,6 +120,14 @@ class Trained:
         }
         about = {"model": shape.name, "seed": self.seed, "step": training.steps, "settings": settings}
         return about | {"context_length": shape.length, "dtype": shape.precision.removesuffix("_mixed")}
+
+
+def check_fits(count: int, length: int, setting: str) -> None:
+    """ValueError of one sentence, with the setting that asks for them, where so many samples are more than memory."""
+    try:
+        check_memory(count, length, available_memory())
+    except ValueError as error:
+        raise ValueError(f"{setting}: {error}") from None
 
 
 def text_units(trained: Trained, many: Many) -> list[UnitParts]:
@@ -220,15 +231,13 @@ class _Results:
 
     def scored(self, size: int) -> tuple[tuple[Scored, Scored, Scored], dict[str, str]]:
         """Members, unseen samples and siblings of one model against the references that are there, and why others are
-        not. ValueError where the model itself or the whole-data reference failed."""
-        trained = self.trained
-        found = {WHOLE: self.reference_bits(WHOLE)}
-        missing = {}
-        if trained.larger is not None:
+        not. ValueError where the model itself failed."""
+        trained, found, missing = self.trained, {}, {}
+        for reference in (WHOLE,) if trained.larger is None else (WHOLE, LARGER):
             try:
-                found[LARGER] = self.reference_bits(LARGER)
+                found[reference] = self.reference_bits(reference)
             except ValueError as error:
-                missing[LARGER] = str(error)
+                missing[reference] = str(error)
         arrays, text = self._result(f"N{size}", f"{size:,} samples").arrays, trained.text
         parts = [(text.members.first(size), arrays["train_nats"], arrays["train_extracted"])]
         nats, extracted = (
@@ -242,12 +251,14 @@ class _Results:
         return (members, unseen, siblings), missing
 
     def size_rows(self, size: int) -> list[Row]:
-        """Every row of the model that was trained on so many samples."""
+        """Every row of the model that was trained on so many samples; what needs a training that failed is left out,
+        the load with a message on the rows that would have it."""
         scored, missing = self.scored(size)
-        data, capacity = float(scored[0].reference_bits[WHOLE].sum()), self.capacity_bits
         about: Row = self.trained.about() | {"corpus": self.trained.corpus(size)}
-        load = {"samples": size, "data_bits": data, "capacity_bits": capacity, "load": data / capacity}
-        about |= {"settings": about["settings"] | load, "seconds": self.many.result(f"N{size}").seconds}
+        load, unknown = self._load(scored[0])
+        about |= {"settings": about["settings"] | {"samples": size} | load}
+        about |= {"seconds": self.many.result(f"N{size}").seconds}
+        about |= {"message": f"load unknown: {unknown}"} if unknown else {}
         failed = [
             {**COMMON, **about, "quantity": "memorized_bits", "label": against(name)}
             | {"status": "failed", "message": message}
@@ -255,9 +266,30 @@ class _Results:
         ]
         return [*model_rows(*scored, about, self.trained.seed), *failed]
 
+    def _load(self, members: Scored) -> tuple[Row, str]:
+        """How much there is to memorize, how much can be held, their ratio: what is known, and why not the rest."""
+        found: Row = {}
+        try:
+            found["capacity_bits"] = self.capacity_bits
+            self._result(WHOLE, f"reference {WHOLE!r}")
+        except ValueError as error:
+            unknown = str(error)
+        else:
+            unknown = ""
+        if WHOLE in members.reference_bits:
+            found["data_bits"] = float(members.reference_bits[WHOLE].sum())
+        if len(found) == 2:
+            found["load"] = found["data_bits"] / found["capacity_bits"]
+        return found, unknown
+
     def law(self) -> list[Row]:
-        """The sigmoid of F1 over all models that were trained to their end, one for each kind of score."""
+        """The sigmoid of F1 over all models that were trained to their end, one for each kind of score.
+
+        ValueError where the whole-data reference or the capacity failed, since every model's load needs both.
+        """
         trained, data, f1 = self.trained, [], {}
+        self._result(WHOLE, f"reference {WHOLE!r}")
+        capacity = self.capacity_bits
         for size in trained.sizes:
             if self.many.result(f"N{size}").status != "ok":
                 continue
@@ -273,7 +305,7 @@ class _Results:
         rows = []
         for label, values in (f1 or {LOSS: []}).items():
             try:
-                law = fit_membership_law(np.array(data), self.capacity_bits, np.array(values), seed=trained.seed)
+                law = fit_membership_law(np.array(data), capacity, np.array(values), seed=trained.seed)
                 rows += law_rows(law, about, label)
             except ValueError as error:
                 undetermined = {"status": "undetermined", "message": str(error), "label": label}

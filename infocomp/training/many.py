@@ -241,8 +241,7 @@ def choose(recipes: Sequence[Recipe], workers: int | None, device: torch.device)
 def _work(recipe: Recipe) -> float:
     """What a training costs, in proportion: steps times tokens of a step times parameters, and what a step costs
     at least (as much as a hundred tokens of a model of 10,000 parameters)."""
-    parameters = sum(parameter.numel() for parameter in recipe.model().parameters())
-    return recipe.settings.steps * (recipe.tokens_per_step * parameters + 1e6)
+    return recipe.settings.steps * (recipe.tokens_per_step * recipe.parameters + 1e6)
 
 
 def seconds_a_step(recipes: Sequence[Recipe], device: torch.device, threads: int) -> float:

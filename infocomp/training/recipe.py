@@ -27,7 +27,8 @@ class Recipe(Protocol):
     data: tensors whose first axis the step's indices go into. loss: mean nats over a batch of them, one number, a
     function of the model's weights and the batch alone. measure: numbers for the rows of every `measure_every`-th step
     and the last. finish: arrays that are kept, from the trained model. family: recipes of equal family may train as one
-    stacked model (same shapes at every step; data, seeds and learning rates may differ). identity: what besides
+    stacked model (same shapes at every step; data, seeds and learning rates may differ). parameters: how many the
+    model has, by which costs are compared. identity: what besides
     `settings` decides the result.
     """
 
@@ -39,6 +40,9 @@ class Recipe(Protocol):
 
     @property
     def tokens_per_step(self) -> int: ...
+
+    @property
+    def parameters(self) -> int: ...
 
     def model(self) -> nn.Module: ...
 

@@ -29,6 +29,7 @@ from infocomp.training.state import STATE, Row, TrainingState, read_state, write
 from infocomp.training.trainer import TRAINING
 
 GROUP = "stacked"
+STEPS_BETWEEN_LOOKS = 10  # at the clock, for a state that is due, and at who is still alive
 
 
 class _Loss(nn.Module):
@@ -188,7 +189,7 @@ class StackedTraining:
         for name in self.names if began is not None else ():  # what an earlier call trained
             advance(name, self.step, math.nan)
         while self.step < self.settings.steps and bool(self.alive.any()):
-            for _ in range(min(self.settings.record_every, self.settings.steps - self.step)):
+            for _ in range(min(STEPS_BETWEEN_LOOKS, self.settings.steps - self.step)):
                 self._measure()
                 self.update()
             for number, name in enumerate(self.names):

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from infocomp.training.optimizers import AdamWSettings
 from infocomp.training.schedule import CheckpointSettings, ScheduleSettings, ShuffledOrder
-from infocomp.training.small_gpt import GPTSettings, SmallGPT
+from infocomp.training.small_gpt import GPTSettings, SmallGPT, parameter_counts
 from infocomp.training.trainer import TrainerSettings
 
 SCORED_AT_ONCE = {"cpu": 2**20, "cuda": 2**27}  # logits held at a time while rows are scored
@@ -103,6 +103,10 @@ class TokenRecipe:
     @property
     def tokens_per_step(self) -> int:
         return min(self.training.batch, len(self.train)) * self.shape.length
+
+    @property
+    def parameters(self) -> int:
+        return parameter_counts(self.shape).total
 
     def model(self) -> SmallGPT:
         """The model as it is before the first step."""
