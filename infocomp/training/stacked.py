@@ -189,7 +189,8 @@ class StackedTraining:
         for name in self.names if began is not None else ():  # what an earlier call trained
             advance(name, self.step, math.nan)
         while self.step < self.settings.steps and bool(self.alive.any()):
-            for _ in range(min(STEPS_BETWEEN_LOOKS, self.settings.steps - self.step)):
+            steps = min(STEPS_BETWEEN_LOOKS, self.settings.record_every, self.settings.steps - self.step)
+            for _ in range(steps):
                 self._measure()
                 self.update()
             for number, name in enumerate(self.names):
