@@ -2,8 +2,8 @@
 
 A training window is <|endoftext|> and the tokens after it, and a sample is the beginning of one, read as it was in
 training where `samples.bos` is "window". The unread windows of the same text are of one distribution with the members,
-which another text never is; they may share a document with a member, and what a model knows of the document from there is
-not memorized of them.
+which another text never is; they may share a document with a member, and what a model knows of the document from there
+is not memorized of them.
 """
 
 from pathlib import Path
