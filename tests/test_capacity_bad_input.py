@@ -97,7 +97,10 @@ def test_the_shipped_configurations_are_sound(tmp_path):
     ("data", "sentence"),
     [
         ({"length": 2, "load": [], "plateau_load": 0.1, "sequences": [65]}, "65 sequences are asked for, and only 8^2"),
-        ({"load": [1e11], "plateau_load": 0.1}, "GB of memory are free; use fewer sequences"),
+        (
+            {"vocabulary": 64, "length": 64, "load": [1e11], "plateau_load": 0.1},
+            "GB of memory are free; use fewer sequences",
+        ),
     ],
 )
 def test_a_size_that_cannot_be_made_is_a_failed_row_and_the_others_go_on(tmp_path, data, sentence):
