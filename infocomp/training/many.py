@@ -23,9 +23,10 @@ from infocomp.training.workers import WorkerPool
 
 Mode = Literal["auto", "in_turn", "processes", "stacked"]
 START_SECONDS = 5.0  # of a worker process: imports
-TRIAL_STEPS, TRIAL_SECONDS = 6, 0.6  # timed steps of each way, and how long they may take
+TRIAL_STEPS, TRIAL_SECONDS = 6, 0.3  # timed steps of each way, and how long they may take
 STACK_TRIED, STACK_MOST = 8, 64  # members of a stack in the trial, and at most
 MEMORY_SHARE = 0.7  # of a GPU's free memory that a stack may take
+LAUNCHES_ONLY = 0.004  # seconds of a step below which a stack may do better than a second core
 WORTH_A_TRIAL = 15.0  # seconds of training below which nothing is gained by choosing
 
 
@@ -196,7 +197,8 @@ def choose(recipes: Sequence[Recipe], workers: int | None, device: torch.device)
     """The way that a short trial of the costliest family finds fastest; in turn where there is nothing to gain.
 
     Compared: in turn with all threads, in turn with one, one-thread processes (that time over the workers, and their
-    start), stacked. In turn is kept unless another way wins by a twentieth.
+    start), and stacked, where there are no several cores to share or a step is little more than its launches. In turn
+    is kept unless another way wins by a twentieth.
     """
     threads = torch.get_num_threads()
     if len(recipes) < 2:
@@ -227,7 +229,8 @@ def choose(recipes: Sequence[Recipe], workers: int | None, device: torch.device)
         if os.name == "posix" and at_once > 1:
             seconds["processes"] = max(total * alone / at_once, longest) + START_SECONDS
             used["processes"] = 1
-    if min(len(group), members) > 1 and tried.settings.optimizer.name == "adamw":
+    worth_stacking = "processes" not in seconds or each < LAUNCHES_ONLY
+    if worth_stacking and min(len(group), members) > 1 and tried.settings.optimizer.name == "adamw":
         some = group[: min(STACK_TRIED, members)]
         seconds["stacked"] = total * seconds_a_step(some, device, threads) / len(some)
         used["stacked"] = threads
