@@ -1,4 +1,4 @@
-"""Sixteen small models: in turn on one thread and on all, in one-thread processes, stacked, and as `train_many` likes.
+"""Sixteen small models: in turn on one thread and on all, in one-thread processes, stacked, and as a trial chooses.
 
 Ways are timed one after the other in one process, start of the workers included; ratios are of whole times.
 """

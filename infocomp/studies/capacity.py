@@ -91,7 +91,6 @@ class Capacity:
             raise ValueError("a model has a learning_rate of its own, and 'learning_rates' sweeps; leave one out.")
         self.config, self.out = config, Path(out)
         self.device = device_of(ComputeSettings(device=config.compute.device))
-        self.advance = lambda name, steps, loss: None
         if config.compute.threads is not None:
             torch.set_num_threads(config.compute.threads)
         self.refused = self._refused()
