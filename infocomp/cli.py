@@ -146,6 +146,29 @@ def decompress(
 
 
 @app.command()
+def transition(
+    curves: Annotated[Path, typer.Argument(help="CSV, Parquet, .wandb file or folder of a run", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="every number as JSON")] = False,
+    thresholds: Annotated[
+        list[str] | None,
+        typer.Option("--threshold", metavar="CURVE=VALUE", help="[default: 0.01 for losses, 0.99 for accuracies]"),
+    ] = None,
+    persistence: Annotated[int, typer.Option(help="evaluations in a row that must hold")] = 3,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option("--column", metavar="CURVE=NAME", help="what the file calls step, train_loss, test_loss, …"),
+    ] = None,
+    by: Annotated[str | None, typer.Option(help="accuracy or loss [default: accuracy where both are there]")] = None,
+    factor: Annotated[float | None, typer.Option(help="how many times as late is a delay [default: 2]")] = None,
+) -> None:
+    """Date delayed generalization from learning curves: memorization, generalization, delay, with intervals."""
+    with one_sentence():
+        from infocomp.studies.transition_command import transition_and_tell
+
+        transition_and_tell(curves, columns or [], thresholds or [], persistence, by, factor, as_json)
+
+
+@app.command()
 def status(folder: Folder) -> None:
     """Count the units of a run: planned, done, failed; and say who works on it."""
     with one_sentence():

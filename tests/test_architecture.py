@@ -20,11 +20,12 @@ ALLOWED = {
     "coding": {"checkpoints", "corpora", "activations", "estimators"},
     "training": {"checkpoints", "corpora", "activations", "estimators"},
     "memorization": {"checkpoints", "corpora", "activations", "estimators", "coding", "training"},
+    "grokking": {"checkpoints", "corpora", "activations", "estimators", "training"},
     "execution": set(),
     "plotting": {"execution"},
     "studies": {
         *("checkpoints", "corpora", "activations", "estimators"),
-        *("coding", "training", "memorization", "execution", "plotting", "bottleneck"),
+        *("coding", "training", "memorization", "grokking", "execution", "plotting", "bottleneck"),
     },
     "cli": {"studies", "execution"},
     "__init__": {"estimators", "activations", "corpora", "execution", "studies"},

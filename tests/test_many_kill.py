@@ -110,7 +110,7 @@ def test_a_killed_worker_is_one_failed_result_and_the_others_go_on(tmp_path):
     found, told = trained(recipes, tmp_path, "processes", workers=1)
     thread.join()
     sentence = (
-        "the worker process was ended by signal 9 (SIGKILL) while it trained; was the memory full? use fewer workers; "
+        "the worker process was ended by signal 9 (SIGKILL) while it worked; was the memory full? use fewer workers; "
         "the same command goes on from its last state"
     )
     for name in ("large", "a"):

@@ -22,6 +22,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+import infocomp.checkpoints.arithmetic_model  # noqa: F401  transformers learns the architecture
 from infocomp.checkpoints.integrity import check_finite, missing_shards, weight_files, weights_fingerprint
 from infocomp.checkpoints.schedule import Revision
 

@@ -22,6 +22,10 @@ from infocomp.plotting import (
     coding_widths,
     curves,
     estimates,
+    grokking_curves,
+    grokking_phases,
+    grokking_plane,
+    grokking_progress,
     heatmaps,
     memorization_capacity,
     memorization_descent,
@@ -34,6 +38,7 @@ from infocomp.plotting import (
     style,
 )
 from infocomp.plotting.coding_selection import coding_models, coding_rows, coding_texts, of_coding
+from infocomp.plotting.grokking_selection import drawn_settings, of_grokking
 from infocomp.plotting.memorization_selection import memorization_texts, of_memorization
 from infocomp.plotting.selection import NothingToDraw, corpora, drawable, has_informations, models
 
@@ -91,6 +96,13 @@ MEMORIZATION_PAGES = (
 )
 CAPACITY_FIT = Page("capacity_fit", memorization_fit.capacity_fit_rows, memorization_fit.draw_capacity_fit)
 
+GROKKING_PAGES = (
+    Page("grokking_curves", grokking_curves.grokking_curves_rows, grokking_curves.draw_grokking_curves),
+    Page("grokking_progress", grokking_progress.grokking_progress_rows, grokking_progress.draw_grokking_progress),
+    Page("grokking_plane", grokking_plane.grokking_plane_rows, grokking_plane.draw_grokking_plane),
+)
+GROKKING_PHASES = Page("grokking_phases", grokking_phases.grokking_phases_rows, grokking_phases.draw_grokking_phases)
+
 
 def draw_all(
     table: pd.DataFrame,
@@ -100,8 +112,8 @@ def draw_all(
 ) -> list[Path]:
     """Write every figure the table allows into `out_dir`; what it does not allow is told in one sentence each.
 
-    Figures of coding and of memorization are the exception: a table without their rows is silent about them, and one
-    with their rows is silent about the information plane of texts that no information was measured on.
+    Figures of coding, of memorization and of grokking are the exception: a table without their rows is silent about
+    them, and one with their rows is silent about the information plane of texts that no information was measured on.
 
     `changes` (`plotting.changes.read_changes`) say which changes between checkpoints stand up; without them no figure
     speaks of it. Returns the files written: for each figure a PDF, a PNG and a CSV. Where the table holds several texts
@@ -118,6 +130,9 @@ def figures_of(
 ) -> Iterator[tuple[str, Page, pd.DataFrame]]:
     """What `draw_all` draws, in its order: the file's name, the page and its rows. Tells as `draw_all` does."""
     everything = table
+    if of_grokking(table).any():
+        yield from _of_grokking(table)
+        table = table[~of_grokking(table)]
     if of_memorization(table).any():
         yield from _of_memorization(table)
         table = table[~of_memorization(table)]
@@ -176,6 +191,21 @@ def _of_memorization(table: pd.DataFrame) -> Iterator[tuple[str, Page, pd.DataFr
                 found.append((chosen.get("corpus"), page.rows(table, **chosen)))
         for text, rows in found:
             yield page.name + (_slug(text) if len(found) > 1 else ""), page, rows
+
+
+def _of_grokking(table: pd.DataFrame) -> Iterator[tuple[str, Page, pd.DataFrame]]:
+    """The figures of the study of grokking; what a table has no rows for is left out without a word.
+
+    A figure has the setting, or the family of a phase diagram, in its name only where it is drawn for several.
+    """
+    wanted: list[tuple[Page, str, list[str]]] = [(page, "setting", drawn_settings(table)) for page in GROKKING_PAGES]
+    for page, what, names in [*wanted, (GROKKING_PHASES, "family", grokking_phases.families(table))]:
+        found = []
+        for name in names:
+            with suppress(NothingToDraw):
+                found.append((name, page.rows(table, **{what: name})))
+        for name, rows in found:
+            yield page.name + (_slug(name) if len(found) > 1 else ""), page, rows
 
 
 def _models(table: pd.DataFrame, text: str | None) -> list[str | None]:

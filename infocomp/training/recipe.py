@@ -5,10 +5,10 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -62,6 +62,21 @@ class Recipe(Protocol):
     def identity(self) -> Mapping[str, str | int | float]: ...
 
 
+@runtime_checkable
+class KeepsStates(Protocol):
+    """A recipe some of whose states stay as checkpoints in its folder: those of `settings.checkpoints`, and events.
+
+    event: whether this step's is kept as well, from the rows so far and what was measured now, and from nothing else.
+    save: writes it, whole or not at all; the same again after a kill. saved: whether it still stands.
+    """
+
+    def event(self, step: int, rows: Sequence[Row], measured: Mapping[str, float]) -> bool: ...
+
+    def save(self, step: int, model: nn.Module, folder: Path) -> None: ...
+
+    def saved(self, step: int, folder: Path) -> bool: ...
+
+
 @dataclass(frozen=True)
 class MemberResult:
     """How one training ended: "ok" with its arrays, or "failed" with the sentence that says why, and the rows so far.
@@ -105,7 +120,15 @@ def train_one(
         tokens_per_step=recipe.tokens_per_step,
         identity=recipe.identity(),
     )
-    done = train(task, recipe.settings, folder, Hooks(measure=measure, progress=progress))
+    hooks = Hooks(measure=measure, progress=progress)
+    if isinstance(recipe, KeepsStates):
+        keeps: KeepsStates = recipe
+
+        def save(step: int, model: nn.Module) -> None:
+            keeps.save(step, model, folder)
+
+        hooks = replace(hooks, save=save, has=lambda step: keeps.saved(step, folder), event=keeps.event)
+    done = train(task, recipe.settings, folder, hooks)
     if progress is not None and done.resumed_from == steps:
         progress(steps, steps, math.nan)  # an earlier call made every step, and none was left to tell of
     arrays = recipe.finish(model) if done.status == "ok" else {}
@@ -129,7 +152,12 @@ def write_result(folder: Path, recipe: Recipe, result: MemberResult) -> None:
 
 
 def read_result(folder: Path, recipe: Recipe) -> MemberResult | None:
-    """What a finished training gave; None where there is none, where it is damaged, or is another recipe's."""
+    """What a finished training gave; None where there is none, where it is damaged, is another recipe's, or where a
+    checkpoint that it must have kept is gone."""
+    if isinstance(recipe, KeepsStates):
+        scheduled = recipe.settings.checkpoints.steps(recipe.settings.steps)
+        if not all(recipe.saved(step, folder) for step in scheduled):
+            return None
     try:
         with io.BytesIO((folder / RESULT).read_bytes()) as file, np.load(file) as found:
             about: dict[str, Any] = json.loads(found[_META].tobytes())
@@ -145,4 +173,6 @@ def identity_of(recipe: Recipe) -> dict[str, Any]:
     """All that decides the result, as JSON reads it back."""
     volatile = {"state_every_steps", "state_every_seconds", "keep_states"}
     settings = recipe.settings.model_dump(mode="json", exclude=volatile)
+    if settings["checkpoints"]["ratio"] is None:  # results of before there was a choice say nothing of it
+        del settings["checkpoints"]["ratio"], settings["checkpoints"]["ratio_from"]
     return json.loads(json.dumps({"settings": settings, "recipe": dict(recipe.identity())}))

@@ -42,14 +42,20 @@ class ScheduleSettings(BaseModel):
 class CheckpointSettings(BaseModel):
     """Which steps are checkpoints: 0, 1, 2, 4, … up to `log_spaced_until`, then each multiple of `every`, and the last.
 
+    `ratio` adds `ratio_from` and from there each step that is at least so many times the one before.
+
     >>> CheckpointSettings(log_spaced_until=8, every=10).steps(25)
     [0, 1, 2, 4, 8, 10, 20, 25]
+    >>> CheckpointSettings(log_spaced_until=0, ratio=1.5, ratio_from=10).steps(60)
+    [0, 10, 15, 23, 34, 51, 60]
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     log_spaced_until: Annotated[int, Field(ge=0)] = 512
     every: PositiveInt | None = None
+    ratio: Annotated[float, Field(gt=1)] | None = None
+    ratio_from: PositiveInt = 1
 
     def steps(self, last: int) -> list[int]:
         doubling = [2**power for power in range(self.log_spaced_until.bit_length())]
@@ -57,6 +63,9 @@ class CheckpointSettings(BaseModel):
         if self.every is not None:
             first = (self.log_spaced_until // self.every + 1) * self.every
             spaced += range(first, last + 1, self.every)
+        if self.ratio is not None:
+            count = math.ceil(math.log(max(last / self.ratio_from, 1), self.ratio)) + 1
+            spaced += [math.ceil(round(self.ratio_from * self.ratio**power, 6)) for power in range(count)]
         return sorted({step for step in spaced if step <= last} | {last})
 
 

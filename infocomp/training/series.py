@@ -28,7 +28,7 @@ from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from infocomp.corpora.builtin import training_documents
@@ -254,7 +254,7 @@ def save_checkpoint(model: nn.Module, tokenizer: PreTrainedTokenizerFast, folder
 
     OSError of one sentence where the disk is full, and nothing remains of the attempt.
     """
-    assert isinstance(model, GPTNeoXForCausalLM)
+    assert isinstance(model, PreTrainedModel)
     temporary, replaced = unfinished / folder.name, unfinished / f"replaced-{folder.name}"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

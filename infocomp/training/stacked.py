@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from infocomp.training.optimizers import AdamWSettings
-from infocomp.training.recipe import MemberResult, Recipe, identity_of, write_result
-from infocomp.training.state import STATE, Row, TrainingState, read_state, write_state
+from infocomp.training.recipe import KeepsStates, MemberResult, Recipe, identity_of, write_result
+from infocomp.training.state import ROW_TYPES, STATE, Row, TrainingState, read_state, write_state
 from infocomp.training.trainer import TRAINING
 
 GROUP = "stacked"
@@ -74,6 +74,7 @@ class StackedTraining:
         self.died = torch.full((count,), -1, dtype=torch.int64, device=self.device)
         self.rows: list[list[Row]] = [[] for _ in range(count)]
         self.step = 0
+        self._scheduled = set(self.settings.checkpoints.steps(self.settings.steps))
         data = [recipe.data() for recipe in self.recipes]
         self.offsets = torch.tensor([0, *(len(parts[0]) for parts in data[:-1])]).cumsum(0)[:, None].to(self.device)
         self.data = [torch.cat(parts).to(self.device) for parts in zip(*data, strict=True)]
@@ -157,6 +158,18 @@ class StackedTraining:
             if self._measures() and self.alive[number]:
                 self._tell(number, dict(recipe.measure(self.member(number))))
 
+    def _save(self, folders: Mapping[str, Path]) -> None:
+        """Keep the states of those that keep some at this step."""
+        scheduled = self.step in self._scheduled
+        for number, (name, recipe) in enumerate(zip(self.names, self.recipes, strict=True)):
+            if not isinstance(recipe, KeepsStates) or not (scheduled or self._measures()) or not self.alive[number]:
+                continue
+            rows = self.rows[number]
+            now = rows[-1] if rows and rows[-1]["step"] == self.step else {}
+            measured = {key: value for key, value in now.items() if key not in ROW_TYPES}
+            if recipe.event(self.step, rows[:-1] if now else rows, measured) or scheduled:
+                recipe.save(self.step, self.member(number), folders[name])
+
     def _measures(self) -> bool:
         every = self.recipes[0].measure_every
         return every is not None and (self.step % every == 0 or self.step == self.settings.steps)
@@ -192,6 +205,7 @@ class StackedTraining:
             steps = min(STEPS_BETWEEN_LOOKS, self.settings.record_every, self.settings.steps - self.step)
             for _ in range(steps):
                 self._measure()
+                self._save(folders)
                 self.update()
             for number, name in enumerate(self.names):
                 last = self.rows[number][-1].get("loss", math.nan) if self.rows[number] else math.nan
@@ -202,6 +216,7 @@ class StackedTraining:
                 write_state(own / TRAINING, self._state())
                 written = time.monotonic()
         self._measure()
+        self._save(folders)
         write_state(own / TRAINING, self._state())
         seconds = (time.monotonic() - start) / len(self.names)
         resumed = began is not None

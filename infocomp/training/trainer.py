@@ -255,6 +255,8 @@ class _Loop:
         if self.settings.record_every == 1:
             volatile |= {"record_every"}  # states of before there was a choice say nothing of it
         flat = _flat("settings", self.settings.model_dump(mode="json", exclude=volatile))
+        if self.settings.checkpoints.ratio is None:
+            flat = {name: value for name, value in flat.items() if not name.startswith("settings.checkpoints.ratio")}
         shapes = {f"parameter {name}": str(tuple(p.shape)) for name, p in self.task.model.named_parameters()}
         return flat | shapes | {str(name): value for name, value in self.task.identity.items()}
 

@@ -1,8 +1,9 @@
 """Worker processes of one thread each, for many small trainings on the cores of one machine.
 
 A worker is `python -m infocomp.training.workers`: it reads one recipe after the other from its standard input, trains
-it into its folder, and tells how far it is and how it ended. When the process that started it is gone its pipe breaks
-and it ends too, within a second of training; what it has trained lies in the folder's resume state.
+it into its folder, and tells how far it is and how it ended. Other jobs than trainings are done as well. When the
+process that started it is gone its pipe breaks and it ends too, within a second of training; what it has trained lies
+in the folder's resume state.
 """
 
 import os
@@ -17,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from infocomp.training.recipe import MemberResult, Recipe, train_one
 
@@ -25,6 +26,13 @@ TOLD_EVERY = 0.5  # seconds between two reports of progress
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 # glibc would map and unmap a tensor of a few MB at every operation, which took an eighth of the time
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
+
+
+@runtime_checkable
+class Job(Protocol):
+    """Something else that a worker does: plain data with a method, whose result travels back."""
+
+    def work(self) -> Any: ...
 
 
 @dataclass
@@ -38,12 +46,13 @@ class _Worker:
 class WorkerPool:
     """Trains recipes in worker processes, in the given order; results come as they are asked for.
 
+    A `Job` in a recipe's place is worked off, and gives what it returns; one that raises, a failed MemberResult.
     advance(name, steps made since last told, loss): progress of one member.
     """
 
     def __init__(
         self,
-        recipes: Mapping[str, tuple[Recipe, Path]],
+        recipes: Mapping[str, tuple[Recipe | Job, Path]],
         workers: int,
         device: str = "cpu",
         advance: Callable[[str, int, float], None] | None = None,
@@ -51,11 +60,14 @@ class WorkerPool:
         self.pending, self.workers_wanted, self.device = dict(recipes), workers, device
         self.advance = advance or (lambda name, steps, loss: None)
         self._workers: list[_Worker] = []
-        self._results: dict[str, MemberResult] = {}
+        self._results: dict[str, Any] = {}
         self._told: dict[str, int] = {}
 
-    def result(self, name: str) -> MemberResult:
-        """Wait for one member; the others train meanwhile. KeyError: a name that was not given."""
+    def result(self, name: str) -> Any:
+        """Wait for one member's MemberResult, or for what a job returns; the others go on meanwhile.
+
+        KeyError: a name that was not given.
+        """
         while name not in self._results:
             if name not in self.pending and all(worker.name != name for worker in self._workers):
                 raise KeyError(f"no training named {name!r} is under way here")
@@ -111,7 +123,7 @@ class WorkerPool:
 def _how_it_ended(code: int) -> str:
     how = f"was ended by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"ended with code {code}"
     hint = "; was the memory full? use fewer workers" if code == -signal.SIGKILL else ""
-    return f"the worker process {how} while it trained{hint}; the same command goes on from its last state"
+    return f"the worker process {how} while it worked{hint}; the same command goes on from its last state"
 
 
 def _start() -> _Worker:
@@ -150,9 +162,9 @@ def serve(inbox: Connection, outbox: Connection) -> None:
         outbox.send(("result", _trained(recipe, folder, device, progress)))
 
 
-def _trained(recipe: Recipe, folder: str, device: str, progress: Callable[[int, int, float], None]) -> Any:
+def _trained(recipe: Recipe | Job, folder: str, device: str, progress: Callable[[int, int, float], None]) -> Any:
     try:
-        return train_one(recipe, folder, device, progress)
+        return recipe.work() if isinstance(recipe, Job) else train_one(recipe, folder, device, progress)
     except BrokenPipeError:
         raise
     except Exception as error:

@@ -1,0 +1,188 @@
+"""What follows from all runs of a grokking study: delays and regimes over seeds, and which measures moved first.
+
+A measure leads only where its onset comes before generalization over the seeds and the control without weight decay,
+which never generalizes, does not show the same movement (see `grokking.onsets`).
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy import stats
+
+from infocomp.grokking.onsets import Onset, leads, onset
+from infocomp.studies.grokking_runs import Row
+
+JOINED_VERSION = 2  # raised where the same rows give other numbers than before
+FOLLOWED = {
+    "restricted_loss",
+    "excluded_loss",
+    "fourier_gini",
+    "weight_norm",
+    "effective_rank",
+    "spectrum_entropy",
+    "description_bits",
+    "linear_mapping_number",
+    "synergy",
+    "redundancy",
+    "learning_coefficient",
+    "context_complexity",
+    "expressivity",
+}
+REGIMES = {
+    "never memorizes": "under capacity",
+    "never generalizes": "memorizes only",
+    "together": "immediate",
+    "grokking": "grokking",
+    "collapses": "grokking",
+}
+
+
+@dataclass
+class _Run:
+    """One run as its rows tell it: dates (by accuracy) and each measure as {step: value}."""
+
+    about: Row
+    settings: Row
+    memorized: float | None = None
+    generalized: float | None = None
+    delay: float | None = None
+    verdict: str = ""
+    dated: bool = False
+    measures: dict[str, dict[int, float]] = field(default_factory=dict)
+
+    def series(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Steps and values of a measure."""
+        found = sorted(self.measures.get(name, {}).items())
+        return np.array([step for step, _ in found], float), np.array([value for _, value in found], float)
+
+
+def joined_rows(rows: Sequence[Row]) -> list[Row]:
+    """Rows over seeds, and the onset of each measure in each run, from the rows of runs and states."""
+    runs = _runs(rows)
+    found: list[Row] = []
+    cells: dict[tuple[str, str], list[_Run]] = {}
+    for run in runs:
+        cells.setdefault((run.about["model"], run.about["corpus"]), []).append(run)
+    for cell in cells.values():
+        found += _delay_rows(cell)
+        controls = {} if cell[0].settings["control"] else _controls(cell, runs)
+        found += _lead_rows(cell, controls)
+    return found
+
+
+def measure_name(row: Row) -> str:
+    """A measure's own name: quantity, and what else tells it from others of its kind."""
+    parts = [row["quantity"], row["site"], row["label"] if row["estimator"] != "soft" else "", row["rows"]]
+    return " · ".join(part for part in parts if part)
+
+
+def _runs(rows: Sequence[Row]) -> list[_Run]:
+    runs: dict[tuple, _Run] = {}
+    for row in rows:
+        settings = json.loads(row["settings"]) if row["settings"] else {}
+        if "group" not in settings:
+            continue
+        key = (row["model"], row["corpus"], row["seed"])
+        about = {name: row[name] for name in ("model", "corpus", "seed")}
+        run = runs.setdefault(key, _Run(about, settings))
+        if row["label"] == "accuracy" and row["estimator"] == "threshold":
+            if row["quantity"] == "memorization_step":
+                run.memorized = row["value"]
+            elif row["quantity"] == "generalization_step":
+                run.generalized = row["value"]
+            elif row["quantity"] == "delay":
+                run.delay, run.verdict, run.dated = row["value"], settings["verdict"], settings["dated"]
+        elif _followed(row):
+            run.measures.setdefault(measure_name(row), {})[row["step"]] = row["value"]
+    return list(runs.values())
+
+
+def _followed(row: Row) -> bool:
+    if row["status"] != "ok" or row["quantity"] not in FOLLOWED or not row["revision"]:
+        return False
+    if row["quantity"] in ("effective_rank", "spectrum_entropy"):
+        return row["label"] == "mean"
+    return row["quantity"] != "expressivity" or row["label"] == "answer"
+
+
+def _controls(cell: Sequence[_Run], runs: Sequence[_Run]) -> Mapping[int, _Run]:
+    """The control of each of these runs, by seed."""
+    group = cell[0].settings["group"]
+    return {run.about["seed"]: run for run in runs if run.settings["control"] and run.settings["group"] == group}
+
+
+def _delay_rows(cell: Sequence[_Run]) -> Iterator[Row]:
+    verdicts = Counter(REGIMES.get(run.verdict, "") for run in cell)
+    regime = verdicts.most_common(1)[0][0]
+    delays = [run.delay for run in cell if run.delay is not None]
+    about = _about(cell) | {"regime": regime, "dated": sum(run.dated for run in cell)}
+    about |= {"verdicts": dict(sorted(Counter(run.verdict for run in cell).items()))}
+    row: Row = _shared(cell) | {"quantity": "delay", "label": "over seeds", "unit": "steps", "settings": about}
+    row |= {"estimator": "threshold"}
+    if not delays:
+        yield row | {"status": "undetermined", "message": f"{regime}: no run of {len(cell)} generalized"}
+        return
+    yield row | {"value": float(np.mean(delays))} | _t_interval(delays)
+
+
+def _lead_rows(cell: Sequence[_Run], controls: Mapping[int, _Run]) -> Iterator[Row]:
+    """onset_step in each run, and lead over the runs that generalized after a delay."""
+    for name in sorted({name for run in cell for name in run.measures}):
+        onsets: dict[int, Onset] = {}
+        for run in cell:
+            steps, values = run.series(name)
+            if run.memorized is None or len(steps) < 3:
+                continue
+            found = onsets[run.about["seed"]] = onset(steps, values, run.memorized)
+            row: Row = run.about | {"quantity": "onset_step", "label": name, "unit": "steps", "draw": "mean"}
+            row |= {"settings": run.settings | {"change": found.change}, "estimator": "onset"}
+            if found.step is None:
+                yield row | {"status": "undetermined", "message": found.reason or "does not move after memorization"}
+            else:
+                yield row | {"value": found.step, "ci_low": found.low, "ci_high": found.high}
+        dated = [run for run in cell if run.dated and run.generalized and run.about["seed"] in onsets]
+        if not dated or not controls:
+            continue
+        lead = leads(
+            [onsets[run.about["seed"]] for run in dated],
+            [float(run.generalized or 0) for run in dated],
+            [_control_change(controls.get(run.about["seed"]), run, name) for run in dated],
+        )
+        claim = lead.claim or "nothing is claimed"
+        about = _about(cell) | {"claim": claim, "control_change": lead.control_change, "dated": len(dated)}
+        row = _shared(cell) | {"quantity": "lead", "label": name, "unit": "doublings", "settings": about}
+        row |= {"estimator": "onset", "message": lead.reason or claim}
+        if lead.value is None:
+            yield row | {"status": "undetermined"}
+        else:
+            yield row | {"value": lead.value, "ci_low": lead.low, "ci_high": lead.high}
+
+
+def _control_change(control: _Run | None, run: _Run, name: str) -> float | None:
+    """How far the same measure moves in the control, from its own memorization on."""
+    if control is None:
+        return None
+    steps, values = control.series(name)
+    reference = control.memorized if control.memorized is not None else run.memorized
+    return None if len(steps) < 3 or reference is None else onset(steps, values, reference).change
+
+
+def _shared(cell: Sequence[_Run]) -> Row:
+    return {"model": cell[0].about["model"], "corpus": cell[0].about["corpus"], "draw": "mean"}
+
+
+def _about(cell: Sequence[_Run]) -> Row:
+    return cell[0].settings | {"seeds": sorted(run.about["seed"] for run in cell)}
+
+
+def _t_interval(values: Sequence[float]) -> Row:
+    """95 % over seeds, Student's t; {} with one."""
+    if len(values) < 2:
+        return {}
+    error = float(np.std(values, ddof=1) / np.sqrt(len(values)))
+    reach = float(stats.t.ppf(0.975, len(values) - 1)) * error
+    mean = float(np.mean(values))
+    return {"std_error": error, "ci_low": mean - reach, "ci_high": mean + reach}
