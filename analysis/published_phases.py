@@ -5,7 +5,7 @@
 
 Published by eye (Nanda et al. 2023, arXiv 2301.05217, figure 7): memorization to step 1,400, circuit formation to
 9,400, cleanup to 14,000. Here each end is a rule, stated as a column: memorization ends where excluded loss on the
-training pairs is least, circuit formation where the test loss has come down to 0.9 of its greatest value for good,
+training pairs is least, circuit formation where the test loss has come down to half its greatest value for good,
 cleanup where the test loss passes 0.01 nats. Ends are those of states (excluded loss) or of evaluations (test loss).
 Exits with 1 where a published end lies outside.
 """
@@ -22,7 +22,7 @@ from infocomp import read
 PUBLISHED = {"memorization": 1_400, "circuit formation": 9_400, "cleanup": 14_000}
 RULES = {
     "memorization": "least excluded loss on training pairs",
-    "circuit formation": "test loss at 0.9 of its greatest value, for good",
+    "circuit formation": "test loss at half its greatest value, for good",
     "cleanup": "test loss at 0.01 nats",
 }
 WIDENED = 0.25
@@ -33,7 +33,7 @@ def ends(run: pd.DataFrame) -> dict[str, float | None]:
     excluded = run[(run["quantity"] == "excluded_loss") & (run["status"] == "ok")].sort_values("step")
     loss = run[(run["quantity"] == "loss") & (run["rows"] == "test")].sort_values("step")
     steps, values = loss["step"].to_numpy(float), loss["value"].to_numpy()
-    low = np.flatnonzero(values >= 0.9 * values.max())[-1]
+    low = np.flatnonzero(values >= 0.5 * values.max())[-1]
     crossing = run[(run["quantity"] == "generalization_step") & (run["estimator"] == "threshold")]
     crossing = crossing[crossing["label"] == "loss"]["value"].dropna()
     return {

@@ -242,9 +242,10 @@ class ArithmeticForCausalLM(PreTrainedModel):
         return CausalLMOutputWithPast(logits=self.lm_head(hidden))  # type: ignore[arg-type]
 
     @torch.no_grad()
-    def initialise(self, seed: int, scale: float = 1.0) -> "ArithmeticForCausalLM":
+    def initialise(self, seed: int, scale: float = 1.0, by_width: bool = False) -> "ArithmeticForCausalLM":
         """Draw all weights from N(0, scale² / width), the transformer's unembedding from N(0, scale² / tokens), as
-        Nanda et al. 2023 do in their public notebook; the MLP's output from N(0, scale² / neurons); biases are 0.
+        Nanda et al. 2023 do in their public notebook; biases are 0. The MLP's output is drawn from
+        N(0, scale² / neurons), the inputs that it sums; `by_width` takes the width there too, as that notebook does.
         """
         generator = torch.Generator().manual_seed(seed)
         config, transformer = self.config, self.config.architecture == "transformer"
@@ -255,7 +256,13 @@ class ArithmeticForCausalLM(PreTrainedModel):
                 parameter.fill_(1.0)
             else:
                 head, out = name == "lm_head.weight" and transformer, name.endswith("mlp.out.weight")
-                over = config.vocab_size if head else config.intermediate_size if out else config.hidden_size
+                over = (
+                    config.vocab_size
+                    if head
+                    else config.intermediate_size
+                    if out and not by_width
+                    else config.hidden_size
+                )
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale / math.sqrt(over))
         return self
 

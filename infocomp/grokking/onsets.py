@@ -8,8 +8,8 @@ that one; `low` is the last checkpoint at which it was still within half of that
 the interval. A measure whose range is within its noise does not move.
 
 Lead. log2(onset / step of generalization), in doublings of the step, is averaged over seeds. Its interval reaches from
-the lower t limit over seeds of the earliest date (the checkpoint before) to the upper one of the latest (the checkpoint
-that showed the move), so that coarse checkpoints widen it. "leads" is claimed where it lies below 0 and the control, the
+the lower t limit over seeds of the earliest date (the checkpoint before) to the upper one of the latest (the one that
+showed the move), so that coarse checkpoints widen it. "leads" is claimed where it lies below 0 and the control, the
 same run without what makes it generalize, does not change by a comparable amount between memorization and its end: at
 most `comparable` (half) of the treated run's change in the same direction; a control that moves the other way does not
 show what leads (weights that grow without decay, say). "lags" is claimed where it lies above 0. Without a control or

@@ -37,6 +37,8 @@ _strict = ConfigDict(frozen=True, extra="forbid", strict=True)
 class ShapeSettings(BaseModel):
     """A model's shape. layers, heads, mlp and `power` are the transformer's alone.
 
+    initial_scale: of all weights. initial_by_width: the MLP's output weights are drawn larger, by the width instead of
+    by the neurons, as the public notebook of Nanda et al. does; with 512 neurons generalization comes later by it.
     `kind: transformer` is that of Nanda et al.; `power` gives it an operator token and LayerNorm after each sublayer,
     as in Power et al. 2022 (two layers there). `quadratic_mlp`: width hidden units, squared.
     """
@@ -50,6 +52,7 @@ class ShapeSettings(BaseModel):
     mlp: PositiveInt | None = None
     power: bool = False
     initial_scale: PositiveFloat = 1.0
+    initial_by_width: bool = False
 
     @model_validator(mode="after")
     def _whole_heads(self) -> "ShapeSettings":
@@ -188,7 +191,7 @@ class GrokkingRecipe:
     def model(self) -> ArithmeticForCausalLM:
         """The model as it is before the first step."""
         model = ArithmeticForCausalLM(self.shape.config(self.task.elements))
-        return model.initialise(self.seed, self.shape.initial_scale).eval()
+        return model.initialise(self.seed, self.shape.initial_scale, self.shape.initial_by_width).eval()
 
     def rows(self, which: Int[np.ndarray, "rows"] | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Left and right inputs and answers of some pairs, or of all."""

@@ -51,6 +51,7 @@ class _Run:
     delay: float | None = None
     verdict: str = ""
     dated: bool = False
+    last_accuracy: tuple[int, float] = (-1, 0.0)  # step and test accuracy of the last evaluation
     measures: dict[str, dict[int, float]] = field(default_factory=dict)
 
     def series(self, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -95,6 +96,8 @@ def _runs(rows: Sequence[Row]) -> list[_Run]:
                 run.generalized = row["value"]
             elif row["quantity"] == "delay":
                 run.delay, run.verdict, run.dated = row["value"], settings["verdict"], settings["dated"]
+        elif row["quantity"] == "accuracy" and row["rows"] == "test" and row["status"] == "ok":
+            run.last_accuracy = max(run.last_accuracy, (row["step"], row["value"]))
         elif _followed(row):
             run.measures.setdefault(measure_name(row), {})[row["step"]] = row["value"]
     return list(runs.values())
@@ -120,10 +123,15 @@ def _delay_rows(cell: Sequence[_Run]) -> Iterator[Row]:
     delays = [run.delay for run in cell if run.delay is not None]
     about = _about(cell) | {"regime": regime, "dated": sum(run.dated for run in cell)}
     about |= {"verdicts": dict(sorted(Counter(run.verdict for run in cell).items()))}
+    at_end = float(np.mean([run.last_accuracy[1] for run in cell]))
+    about["test_accuracy_at_end"] = at_end
     row: Row = _shared(cell) | {"quantity": "delay", "label": "over seeds", "unit": "steps", "settings": about}
     row |= {"estimator": "threshold"}
     if not delays:
-        yield row | {"status": "undetermined", "message": f"{regime}: no run of {len(cell)} generalized"}
+        yield row | {
+            "status": "undetermined",
+            "message": f"{regime}: none of {len(cell)} generalized, test accuracy {at_end:.3f}",
+        }
         return
     yield row | {"value": float(np.mean(delays))} | _t_interval(delays)
 

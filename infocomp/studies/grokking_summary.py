@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-SHOWN = 12  # measures
+SHOWN, MOST_RUNS = 12, 24  # measures, and runs that have a line of their own
 
 
 def grokking_summary(table: pd.DataFrame) -> str:
@@ -20,8 +20,11 @@ def _runs(table: pd.DataFrame) -> list[str]:
     rows = table[(table["label"] == "accuracy") & (table["estimator"] == "threshold")]
     if rows.empty:
         return []
+    runs = rows.groupby(["model", "corpus", "seed"], sort=False)
+    if len(runs) > MOST_RUNS:
+        return [f"\n{len(runs)} runs, each with its dates in the table"]
     shown = []
-    for (model, corpus, seed), own in rows.groupby(["model", "corpus", "seed"], sort=False):
+    for (model, corpus, seed), own in runs:
         found = own.set_index("quantity")
         at = table[(table["quantity"] == "accuracy_at_memorization") & (table["model"] == model)]
         at = at[(at["corpus"] == corpus) & (at["seed"] == seed)]["value"]
@@ -45,9 +48,10 @@ def _step(found: pd.DataFrame, quantity: str) -> str:
 def _delays(table: pd.DataFrame) -> list[str]:
     rows = table[(table["quantity"] == "delay") & (table["label"] == "over seeds")]
     lines = []
-    for _, row in rows.iterrows():
-        about = json.loads(row["settings"])
-        value = "no delay to tell" if pd.isna(row["value"]) else f"delay {row['value']:,.0f} steps"
+    found = [(json.loads(row["settings"]), row) for row in rows.to_dict("records")]
+    for about, row in sorted(found, key=lambda one: (one[0]["width"], one[0]["train_fraction"])):
+        at_end = f"test accuracy {about['test_accuracy_at_end']:.3f} at the end"
+        value = at_end if pd.isna(row["value"]) else f"delay {row['value']:,.0f} steps"
         if pd.notna(row["ci_low"]):
             value += f" [{row['ci_low']:,.0f}, {row['ci_high']:,.0f}]"
         lines.append(f"{row['model']} · {row['corpus']}: {about['regime']}; {value} over {len(about['seeds'])} seed(s)")
