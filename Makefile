@@ -1,6 +1,6 @@
 # make demo   train a small GPT-NeoX, measure every checkpoint, draw the planes   (about 6 minutes on 2 cores)
-# make test   all tests                                                          (about 10 minutes on 2 cores)
-# make bench  speed and memory as ratios                                         (about 40 minutes on 2 cores)
+# make test   all tests                                                          (8 to 10 minutes on 2 cores)
+# make bench  speed and memory as ratios                                         (about 50 minutes on 2 cores)
 # make check  format, lint, types
 # Each sets up .venv first; nothing else is needed but Python >= 3.11 and a package index.
 
@@ -15,7 +15,7 @@ demo: $(READY)
 	$(BIN)/infocomp demo --out runs/demo
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

@@ -6,7 +6,7 @@
 Published by eye (Nanda et al. 2023, arXiv 2301.05217, figure 7): memorization to step 1,400, circuit formation to
 9,400, cleanup to 14,000. Here each end is a rule, stated as a column: memorization ends where excluded loss on the
 training pairs is least, circuit formation where the test loss has come down to half its greatest value for good,
-cleanup where the test loss passes 0.01 nats. Ends are those of states (excluded loss) or of evaluations (test loss).
+cleanup where the test loss passes 0.01 nats. The rules are ours, and were chosen after seeing our own curves.
 Exits with 1 where a published end lies outside.
 """
 
@@ -31,16 +31,27 @@ WIDENED = 0.25
 def ends(run: pd.DataFrame) -> dict[str, float | None]:
     """The end of each phase in one run; None where it was not reached."""
     excluded = run[(run["quantity"] == "excluded_loss") & (run["status"] == "ok")].sort_values("step")
-    loss = run[(run["quantity"] == "loss") & (run["rows"] == "test")].sort_values("step")
+    loss = run[(run["quantity"] == "loss") & (run["rows"] == "test") & (run["label"] == "")].sort_values("step")
     steps, values = loss["step"].to_numpy(float), loss["value"].to_numpy()
     low = np.flatnonzero(values >= 0.5 * values.max())[-1]
     crossing = run[(run["quantity"] == "generalization_step") & (run["estimator"] == "threshold")]
     crossing = crossing[crossing["label"] == "loss"]["value"].dropna()
     return {
-        "memorization": float(excluded["step"].iloc[excluded["value"].argmin()]) if len(excluded) else None,
+        "memorization": _least(excluded["step"].to_numpy(float), excluded["value"].to_numpy()),
         "circuit formation": float(steps[low]) if low < len(steps) - 1 else None,
         "cleanup": float(crossing.iloc[0]) if len(crossing) else None,
     }
+
+
+def _least(steps: np.ndarray, values: np.ndarray) -> float | None:
+    """Step of the least value: of the parabola in log step through it and its neighbours; states are far apart."""
+    if not len(steps):
+        return None
+    at = int(values.argmin())
+    if not 0 < at < len(steps) - 1 or steps[at - 1] <= 0:
+        return float(steps[at])
+    square, slope, _ = np.polyfit(np.log(steps[at - 1 : at + 2]), values[at - 1 : at + 2], 2)
+    return float(np.exp(-slope / (2 * square)))
 
 
 def phases(table: pd.DataFrame) -> pd.DataFrame:

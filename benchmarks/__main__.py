@@ -7,7 +7,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does,
 
 import torch
 
-from benchmarks import analysis, bottleneck, coding, estimator, extraction, many, memory, scaling
+from benchmarks import analysis, bottleneck, coding, estimator, extraction, grokking, many, memory, scaling
 from benchmarks.record import keep
 
 ALL = {
@@ -16,6 +16,7 @@ ALL = {
     "bottleneck": bottleneck.run,
     "coding": coding.run,
     "extraction": extraction.run,
+    "grokking": grokking.run,
     "many": many.run,
     "memory": memory.run,
     "scaling": scaling.run,

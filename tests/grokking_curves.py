@@ -110,6 +110,45 @@ def with_transition(seed: int) -> Planted:
     return Planted(curves, f"{name} {level} {'loss' if losses else 'accuracy'}", found[0], found[1])
 
 
+ANSWERS = (100, 500, 2000)  # in the test set: accuracies that are drawn anew at each evaluation
+RESEMBLING = ((0.7, 0.2), (0.8, 0.4), (0.9, 0.3))  # correlation of neighbours and deviation of log losses
+UNSURE = ((0.96, 0.005), (0.965, 0.003), (0.93, 0.03), (None, 0.2))  # height of a plateau, noise; None: noise alone
+
+
+def hard_with_transition(seed: int) -> Planted:
+    """A delayed sigmoid: accuracies of 100, 500, 2,000 answers, or losses with noise that resembles itself for long."""
+    generator = np.random.default_rng([3, seed])
+    last, kind = 5_000.0, seed % (len(ANSWERS) + len(RESEMBLING))
+    late = np.log(last / 3) - generator.uniform(0, 1.5)
+    width = 4.4 * generator.uniform(0.05, 0.2)
+    rise, memorized = shape("sigmoid", late, width), shape("sigmoid", late - generator.uniform(1.6, 3), width)
+    train, test = (lambda s: memorized(np.log(s + 1e-9))), (lambda s: rise(np.log(s + 1e-9)))
+    steps = spaced(generator, last)
+    if kind < len(ANSWERS):
+        count, needed, middle_height = ANSWERS[kind], 0.97 / 0.98, 0.5
+        drawn = [generator.binomial(count, 0.02 + 0.98 * one(steps)) / count for one in (train, test)]
+        curves, name = Curves(steps, train_accuracy=drawn[0], test_accuracy=drawn[1]), f"answers {count}"
+    else:
+        correlation, deviation = RESEMBLING[kind - len(ANSWERS)]
+        needed = (1.4 + np.log(100)) / 8
+        middle_height = (1.4 - np.log((np.exp(1.4) + np.exp(1.4 - 8)) / 2)) / 8
+        drawn = [np.exp(noisy(generator, 1.4 - 8 * one(steps), deviation, correlation)) for one in (train, test)]
+        curves, name = Curves(steps, train_loss=drawn[0], test_loss=drawn[1]), f"resembling {correlation}"
+    found = [passes(test, one, last) for one in (needed, middle_height)]
+    return Planted(curves, name, found[0], found[1])
+
+
+def hard_without_transition(seed: int, correlation: float) -> Planted:
+    """A plateau short of 0.99, or accuracies about a half, whose noise resembles itself."""
+    generator = np.random.default_rng([4, seed])
+    steps, (height, deviation) = spaced(generator, 5_000.0), UNSURE[seed % len(UNSURE)]
+    middle = np.log(5_000) - generator.uniform(3.5, 6)
+    memorized, climbs = (shape("sigmoid", one, 0.44)(np.log(steps + 1e-9)) for one in (middle, middle + np.log(5)))
+    level = np.full(len(steps), 0.5) if height is None else 0.02 + height * climbs
+    test = np.clip(noisy(generator, level, deviation, correlation), 0, 1)
+    return Planted(Curves(steps, train_accuracy=memorized, test_accuracy=test), f"{height} {deviation}")
+
+
 def without_transition(seed: int) -> Planted:
     """Noise alone, drift, both curves together, a plateau short of the threshold."""
     generator = np.random.default_rng([2, seed])

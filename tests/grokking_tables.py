@@ -23,26 +23,29 @@ GROUP = f"transformer 1x128 · {CORPUS}"
 SITES = ("hook_embed", "blocks.0.hook_resid_mid", "blocks.0.mlp.hook_post", "blocks.0.hook_resid_post", "logits")
 EVALUATIONS = (0, *sorted({max(1, round(10 ** (0.055 * place))) for place in range(60)}), LAST)
 CHECKPOINTS = (0, 1, 3, 10, 25, 50, 80, 120, 170, 240, 340, 480, 680, 960, 1400, LAST)
-REGIMES = ("under capacity", "immediate", "grokking", "memorizes only")
+REGIMES = ("under capacity", "immediate", "grokking", "memorizes only", "collapses", "unclear")
+TEST_LOSS, TEST_ACCURACY = (f"{name} · logits · at the state · test" for name in ("loss", "accuracy"))
 # measure → (its onset / the step of generalization, the claim)
 LEADS = {
+    TEST_LOSS: (0.55, "moves with it"),
+    TEST_ACCURACY: (0.75, "lags"),
     "restricted_loss · all": (0.35, "leads"),
     "restricted_loss · test": (0.4, "leads"),
     "excluded_loss · train": (0.38, "leads"),
     "fourier_gini · hook_embed": (0.45, "leads"),
-    "fourier_gini · unembed": (0.5, "leads"),
-    "fourier_gini · neuron_to_logits": (0.55, "leads"),
-    "key_frequencies": (0.5, "leads"),
-    "weight_norm": (0.95, "moves with it"),
-    "effective_rank · mean": (0.9, "moves with it"),
-    "spectrum_entropy · mean": (0.92, "moves with it"),
-    "description_bits · ε 1 nat, bisection": (1.3, "lags"),
+    "fourier_gini · unembed": (0.5, "moves with it"),
+    "fourier_gini · neuron_to_logits": (0.55, "moves with it"),
+    "key_frequencies": (0.5, "nothing is claimed"),
+    "weight_norm": (0.95, "lags"),
+    "effective_rank · mean": (0.9, "lags"),
+    "spectrum_entropy · mean": (0.92, "lags"),
+    "description_bits · ε 1 nat, sweep": (1.3, "lags"),
     "linear_mapping_number · 100 points": (0.6, "moves in the control too"),
     "synergy · blocks.0.mlp.hook_post": (0.3, "moves in the control too"),
     "redundancy · blocks.0.mlp.hook_post": (1.25, "lags"),
     "learning_coefficient": (None, "does not move"),
-    "context_complexity · blocks.0.hook_resid_post · test": (1.0, "moves with it"),
-    "expressivity · blocks.0.hook_resid_post · test": (0.8, "leads"),
+    "context_complexity · blocks.0.hook_resid_post · test": (1.0, "lags"),
+    "expressivity · blocks.0.hook_resid_post · test": (0.8, "lags"),
 }
 
 
@@ -170,6 +173,9 @@ def measures(step: int, seed: int, control: bool) -> Iterator[dict[str, Any]]:
     drift = switch(step, 700, 1.5) if control else 0.0
     wobble = 0.01 * math.sin(7 * seed + step)
     bits, ratio, count = ({"unit": unit} for unit in ("bits", "ratio", "count"))
+    for quantity, how, shape in (("loss", bits, losses), ("accuracy", ratio, accuracies)):
+        for name, value in zip(("train", "test"), shape(step, seed, control), strict=True):
+            yield how | {"quantity": quantity, "site": "logits", "label": "at the state", "rows": name, "value": value}
     for name in ("all", "test"):
         yield bits | {"quantity": "restricted_loss", "rows": name, "value": (ENTROPY + 2 * stored) * (1 - circuit)}
     excluded = ENTROPY * (1 - stored) + 6.5 * circuit * (1 - 0.2 * general)
@@ -187,7 +193,7 @@ def measures(step: int, seed: int, control: bool) -> Iterator[dict[str, Any]]:
         yield count | {"quantity": "effective_rank", "label": label, "value": rank}
         yield bits | {"quantity": "spectrum_entropy", "label": label, "value": math.log2(rank)}
     length = 1.4e5 + 5.4e5 * stored - 5.5e5 * general + 1e5 * drift
-    yield bits | {"quantity": "description_bits", "label": "ε 1 nat, bisection", "value": length}
+    yield bits | {"quantity": "description_bits", "label": "ε 1 nat, sweep", "value": length}
     mapping = 14 + 60 * stored - 55 * general - 35 * drift
     yield count | {"quantity": "linear_mapping_number", "label": "100 points", "value": mapping}
     at = {"site": "blocks.0.mlp.hook_post"}
@@ -232,8 +238,9 @@ def checkpoint_rows(
 
 
 def lead_rows(seeds: int = 3, steps: tuple[int, ...] = CHECKPOINTS, **where: Any) -> Iterator[dict]:
-    """The onset of every measure by seed, and by how much it leads over seeds."""
+    """The onset of every measure by seed, and by how much it leads the test loss over seeds."""
     at = common(False, **where)
+    reference = [LEADS[TEST_LOSS][0] * GENERALIZED[seed % 3] for seed in range(seeds)]
     for label, (ratio, claim) in LEADS.items():
         doublings = []
         for seed in range(seeds):
@@ -243,12 +250,13 @@ def lead_rows(seeds: int = 3, steps: tuple[int, ...] = CHECKPOINTS, **where: Any
                 yield row(**how, status="undetermined", message=message, lower=float(steps[-1]))
                 continue
             end = GENERALIZED[seed % 3]
-            onset = ratio * end * (1 + 0.04 * math.sin(seed + 5 * ratio))
+            onset = ratio * end * (1 + 0.04 * math.sin(seed + 5 * ratio)) if label != TEST_LOSS else reference[seed]
             low, high = max(step for step in steps if step < onset), min(step for step in steps if step >= onset)
             yield row(**how, value=onset, ci_low=float(low), ci_high=float(high))
-            doublings.append(math.log2(onset / end))
+            doublings.append(math.log2(onset / reference[seed]))
         said = at["settings"] | {
             "claim": claim,
+            "reference": "test loss",
             "seeds": list(range(seeds)),
             "control_change": 0.1 + 0.8 * ("too" in claim),
         }
@@ -263,12 +271,13 @@ def lead_rows(seeds: int = 3, steps: tuple[int, ...] = CHECKPOINTS, **where: Any
 def regime_row(
     value: float | None, regime: str, seeds: int = 3, dated: int = 3, lower: float | None = None, **where: Any
 ) -> dict[str, Any]:
-    """The delay of one setting over seeds."""
+    """The delay of one setting over seeds; without a value `dated` of them generalized."""
     at = common(False, **where)
-    at["settings"] |= {"regime": regime, "seeds": list(range(seeds)), "dated": dated}
+    reached = dated if value is None else seeds
+    at["settings"] |= {"regime": regime, "seeds": list(range(seeds)), "dated": dated, "generalized": reached}
     how = at | {"quantity": "delay", "label": "over seeds", "unit": "steps", "estimator": "threshold"}
     if value is None:
-        return row(**how, status="undetermined", message=f"{regime}: no run of {seeds} generalized", lower=lower)
+        return row(**how, status="undetermined", message=f"{reached} of {seeds} generalized", lower=lower)
     return row(**how, value=value, ci_low=0.8 * value, ci_high=1.2 * value)
 
 
@@ -289,7 +298,7 @@ def setting(seeds: int = 3, controls: bool = True) -> pd.DataFrame:
 def phase_rows(
     fractions: tuple[float, ...] = (0.2, 0.3, 0.4, 0.5, 0.6), widths: tuple[int, ...] = (8, 16, 32, 64, 128)
 ) -> list[dict]:
-    """The delay over data fraction and width: too small, never, grokking, immediate."""
+    """The delay over data fraction and width: too small, never, some seeds only, grokking, unclear, immediate."""
     rows = []
     for fraction in fractions:
         for width in widths:
@@ -305,5 +314,8 @@ def phase_rows(
                 rows.append(regime_row(None, REGIMES[3], dated=0, lower=LAST - 60.0, **where))
             else:
                 delay = 25 * (0.62 / fraction) ** 5 * (1 + 15 / width)
-                rows.append(regime_row(delay, REGIMES[2], dated=2 + (fraction > 0.35), **where))
+                part = fraction < 0.35
+                regime = {64: REGIMES[4], 128: REGIMES[5]}.get(width, REGIMES[2]) if fraction > 0.45 else REGIMES[2]
+                reached = (None, 2, delay) if part else (delay, 3, None)
+                rows.append(regime_row(reached[0], regime, dated=reached[1], lower=reached[2], **where))
     return rows

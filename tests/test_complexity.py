@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from infocomp.grokking.complexity import description_bits
-from infocomp.grokking.description_search import Bayesian, Bisection
+from infocomp.grokking.description_search import Bayesian, Bisection, Sweep
 from infocomp.grokking.weight_code import CODERS, WeightCode, rank_of, shortest
 
 QUICK = Bayesian(iterations=8)
@@ -161,14 +161,16 @@ def test_a_matrix_of_rank_one_costs_its_two_vectors_where_ranks_are_searched():
 
 
 def test_the_same_entries_in_another_order_cost_more_where_they_had_structure():
-    """Low rank is what the search finds; the histogram of the entries is the same."""
+    """Low rank is what the sweep and the Bayesian search find; the histogram of the entries is the same."""
     matrix = gaussian(100, 3) @ gaussian(3, 80, seed=1)
     mixed = np.random.default_rng(2).permutation(matrix.ravel()).reshape(matrix.shape)
-    costs = []
-    for one in (matrix, mixed):
-        model = Weights(one, stiffness=5 / matrix.size)
-        costs.append(description_bits(model, model.loss, search=QUICK).bits)
-    assert costs[0] < 0.6 * costs[1]
+    costs = {}
+    for search in ("bisection", "sweep", QUICK):
+        models = [Weights(one, stiffness=5 / matrix.size) for one in (matrix, mixed)]
+        costs[search] = [description_bits(model, model.loss, search=search).bits for model in models]
+    assert costs["bisection"][0] == pytest.approx(costs["bisection"][1], rel=0.1), "all but blind to the order"
+    assert costs["sweep"][0] < 0.4 * costs["sweep"][1] and costs[QUICK][0] < 0.6 * costs[QUICK][1]
+    assert costs["sweep"][0] < 1.15 * costs[QUICK][0]
 
 
 class Hollow:
@@ -198,6 +200,51 @@ def test_the_bayesian_search_closes_in_on_the_shortest_description():
         assert problem.bits(found.delta, found.tau) < 1010
 
 
+class Terrace(Hollow):
+    """Unfactored, Δ up to 0.1 holds; factored, from τ = 0.63 on, Δ up to 0.04: bits grow with τ and with 1/Δ."""
+
+    def holds(self, delta, tau):
+        self.tried.append((delta, tau))
+        return delta <= 0.1 if tau is None else self.ever and tau >= 0.63 and delta <= 0.04
+
+    def bits(self, delta, tau):
+        return int(1e5 * (1 if tau is None else tau) * math.log2(1 / delta))
+
+
+def test_the_sweep_finds_the_least_share_and_its_coarsest_step():
+    problem = Terrace()
+    found = Sweep()(problem)
+    assert found is not None and found.tau is not None
+    assert 0.63 <= found.tau < 0.63 + 0.0126, "shares 0.0125 apart are tried about the best"
+    assert 0.04 * 2 ** (-1 / 8) <= found.delta <= 0.04, "an octave halved three times"
+    assert len(problem.tried) < 90
+
+
+def test_a_share_that_never_holds_costs_the_sweep_one_question():
+    alone, problem = Terrace(), Terrace(ever=False)
+    first, found = Bisection()(alone), Sweep(shares=(0.9, 0.5, 0.0))(problem)
+    assert found == first and found is not None and found.tau is None
+    assert problem.tried == alone.tried + [(found.delta / 32, tau) for tau in (0.9, 0.5, 0.0)]
+
+
+def test_factors_that_hold_and_cost_more_are_not_taken():
+    class Dear(Terrace):
+        def bits(self, delta, tau):
+            return 10 ** (5 if tau is None else 6)
+
+    assert Sweep()(Dear()) == Bisection()(Dear())
+
+
+def test_a_share_may_hold_at_a_coarser_step_than_no_factors():
+    class Coarse(Terrace):
+        def holds(self, delta, tau):
+            self.tried.append((delta, tau))
+            return delta <= (0.1 if tau is None else 0.19)
+
+    found = Sweep(shares=(0.5,), closer=())(Coarse())
+    assert found is not None and found.tau == 0.5 and 0.19 * 2 ** (-1 / 8) <= found.delta <= 0.19
+
+
 def test_a_search_repeats_itself_by_its_seed():
     first, second, other = Hollow(), Hollow(), Hollow()
     for problem, seed in ((first, 1), (second, 1), (other, 2)):
@@ -207,14 +254,16 @@ def test_a_search_repeats_itself_by_its_seed():
 
 def test_a_search_that_finds_nothing_gives_nothing():
     assert Bisection()(Hollow()) is None
+    assert Sweep()(Hollow()) is None
     assert Bayesian(iterations=2)(Hollow(ever=False)) is None
 
 
-def test_the_bayesian_search_never_ends_above_the_bisection():
+def test_no_search_ends_above_the_bisection():
     model = Weights(gaussian(40, 30), gaussian(30, seed=3), stiffness=1e-2)
     cheap = description_bits(model, model.loss)
     found = description_bits(model, model.loss, search=Bayesian(seed=4, iterations=5))
     assert found.bits <= cheap.bits and found.evaluations == cheap.evaluations + 2 + 10 + 5
+    assert description_bits(model, model.loss, search="sweep").bits <= cheap.bits
 
 
 def test_random_answers_learnt_by_heart_cost_more_than_a_rule():
@@ -292,7 +341,7 @@ def test_a_loss_that_is_not_a_number_never_holds():
     ("change", "error", "sentence"),
     [
         ({"epsilon": 0.0}, ValueError, "epsilon is 0.0 and must be above 0 nats"),
-        ({"search": "genetic"}, KeyError, "no search named 'genetic'; known are 'bisection', 'bayesian'"),
+        ({"search": "genetic"}, KeyError, "no search named 'genetic'; known are 'bisection', 'sweep', 'bayesian'"),
         ({"coders": ("rar",)}, KeyError, "no coder of weights named 'rar'; known are 'bz2', 'xz', 'zstd'"),
         ({"coders": ()}, ValueError, "coders is empty and a description needs at least one"),
         ({"loss": lambda: math.inf}, ValueError, "the loss of the model is inf, which nothing is within ε of"),

@@ -25,10 +25,18 @@ from matplotlib.patches import Rectangle
 from test_figures import drawn_texts, lines, overlapping, same_points, synthetic_rows
 
 from infocomp.plotting.draw import GROKKING_PAGES, GROKKING_PHASES, PAGES, Page, draw_all, figures_of
-from infocomp.plotting.grokking_curves import FLOOR, draw_grokking_curves, grokking_curves_rows
-from infocomp.plotting.grokking_phases import COLOURS, HATCH, draw_grokking_phases, families, grokking_phases_rows
+from infocomp.plotting.grokking_curves import draw_grokking_curves, grokking_curves_rows
+from infocomp.plotting.grokking_phases import (
+    COLOURS,
+    HATCH,
+    SIGNS,
+    delay_ticks,
+    draw_grokking_phases,
+    families,
+    grokking_phases_rows,
+)
 from infocomp.plotting.grokking_selection import grokking_rows, of_grokking, over_seeds, settings_of, site_rank
-from infocomp.plotting.grokking_style import joined, number_text, site_text
+from infocomp.plotting.grokking_style import FLOOR, joined, number_text, site_text
 from infocomp.plotting.selection import NothingToDraw
 from infocomp.plotting.style import save
 
@@ -124,9 +132,11 @@ def test_the_curves_draw_exactly_the_rows_of_their_csv(name: str, tmp_path: Path
 def test_every_evaluation_of_every_seed_is_a_row_of_the_table():
     rows, _ = curves_of("treated and control")
     table = setting()
-    curves = rows[rows["series"] == "curve"]
-    assert len(curves) == table["quantity"].isin(["loss", "accuracy"]).sum() == 2 * 3 * 2 * 2 * curves["step"].nunique()
-    assert sorted(curves["value"]) == sorted(table.loc[table["quantity"].isin(["loss", "accuracy"]), "value"])
+    curves, evaluated = rows[rows["series"] == "curve"], table["quantity"].isin(["loss", "accuracy"])
+    assert (evaluated & (table["label"] == "at the state")).sum() > 100  # followed at kept states: not of the curve
+    evaluated &= table["label"] != "at the state"
+    assert len(curves) == evaluated.sum() == 2 * 3 * 2 * 2 * curves["step"].nunique()
+    assert sorted(curves["value"]) == sorted(table.loc[evaluated, "value"])
 
 
 def test_an_event_is_an_upright_band_from_one_end_of_its_interval_to_the_other_in_every_panel():
@@ -202,8 +212,22 @@ def test_a_loss_of_zero_is_drawn_at_the_floor_and_stays_zero_in_the_csv():
     table = small()[small()["quantity"].isin(["loss", "accuracy"])]
     zero = table.assign(value=table["value"].where((table["quantity"] != "loss") | (table["step"] < 1000), 0.0))
     rows = grokking_curves_rows(zero)
-    drawn = lines(draw_grokking_curves(rows).axes[0], "loss|train|0")
+    figure = draw_grokking_curves(rows)
+    drawn = lines(figure.axes[0], "loss|train|0")
     assert drawn[-1].tolist() == [LAST, FLOOR] and (rows.query("quantity == 'loss'")["value"] == 0).any()
+
+
+def test_a_page_whose_loss_is_cut_at_the_floor_says_so_at_the_axis_and_in_words():
+    table = small()[small()["quantity"].isin(["loss", "accuracy"])]
+    for least, cut in ((0.0, True), (FLOOR, False)):
+        low = table.assign(value=table["value"].where((table["quantity"] != "loss") | (table["step"] < 1000), least))
+        figure = draw_grokking_curves(grokking_curves_rows(low))
+        said = words(figure)
+        assert ("Losses below $10^{-7}$ bits are drawn at $10^{-7}$, the floor of the axis." in said) == cut
+        figure.draw_without_rendering()
+        ticks = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+        assert ("floor $10^{-7}$" in ticks) == cut and ("$10^{-7}$" in ticks) != cut
+        assert legible(figure)
 
 
 # --- phases -----------------------------------------------------------------------------------------------------------
@@ -234,11 +258,33 @@ def test_the_phase_diagram_has_a_cell_for_every_row_with_the_delay_as_colour():
 
 def test_a_cell_without_a_delay_says_what_is_known_of_it():
     _, figure = phases()
-    assert cell_of(figure, 0.2, 128)[1:] == ("memorizes only", "> 1,940")
+    assert cell_of(figure, 0.2, 128)[1:] == ("memorizes only", "> 1,940\n0 of 3")
     assert cell_of(figure, 0.4, 8)[1:] == ("under capacity", "not by\n2k")
-    assert cell_of(figure, 0.3, 64)[1:] == ("grokking", "1,163\n2 of 3")
+    assert cell_of(figure, 0.3, 64)[1:] == ("grokking", "> 1,163\n2 of 3")
     assert cell_of(figure, 0.6, 64)[1:] == ("immediate", "8.2")
-    assert "no delay by the last step" in words(figure)
+    assert cell_of(figure, 0.3, 64)[0].get_hatch() == HATCH and cell_of(figure, 0.4, 64)[0].get_hatch() is None
+    said = words(figure)
+    assert "hatched: not every seed generalized" in said
+    assert "Hatched: by the last step at least one seed had not generalized" in said and "of those that" not in said
+
+
+def test_every_regime_has_a_sign_of_its_own_and_unclear_says_why():
+    _, figure = phases()
+    assert set(SIGNS) == set(REGIMES) and len(set(SIGNS.values())) == len(SIGNS)
+    for fraction, width, regime in ((0.5, 64, "collapses"), (0.5, 128, "unclear"), (0.4, 64, "grokking")):
+        patch, said, _ = cell_of(figure, fraction, width)
+        (mark,) = [line for line in figure.axes[0].lines if line.get_gid() == f"{fraction:g}|{width:g}|{regime}"]
+        assert said == regime and mark.get_marker() == SIGNS[regime] and patch.get_hatch() is None
+    assert "unclear: evaluated too rarely to tell" in words(figure)
+
+
+def test_the_colour_bar_has_ticks_at_one_two_and_five_of_each_decade():
+    assert delay_ticks(50, 1507) == [50, 100, 200, 500, 1000]
+    assert delay_ticks(0, 40) == [0, 1, 2, 5, 10, 20] and delay_ticks(3, 3e5) == [10, 100, 1000, 1e4, 1e5]
+    assert delay_ticks(210, 330) == [210, 330] and delay_ticks(60, 60) == [60]
+    assert len(delay_ticks(0, 1e9)) <= 7
+    rows, figure = phases()
+    assert figure.axes[1].get_yticks().tolist() == delay_ticks(rows["value"].min(), rows["value"].max())
 
 
 def test_axes_of_the_phase_diagram_have_their_units_and_a_hole_stays_empty():

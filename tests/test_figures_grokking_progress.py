@@ -13,6 +13,8 @@ from grokking_tables import (
     GENERALIZED,
     LEADS,
     MEMORIZED,
+    TEST_ACCURACY,
+    TEST_LOSS,
     checkpoint_rows,
     curve_rows,
     date_rows,
@@ -26,20 +28,22 @@ from matplotlib.lines import Line2D
 from test_figures import lines, offsets, same_points
 from test_figures_grokking import legible, text_of, words
 
-from infocomp.plotting.grokking_measures import lead_text, measures_of, of_measures, range_text
-from infocomp.plotting.grokking_plane import draw_grokking_plane, grokking_plane_rows, position
+from infocomp.plotting.grokking_measures import lead_text, measure_text, measures_of, of_measures, range_text
+from infocomp.plotting.grokking_plane import APART, apart, draw_grokking_plane, grokking_plane_rows, position
 from infocomp.plotting.grokking_progress import (
     BOTTOM,
     CLAIM_COLOURS,
     LANE,
+    REFERENCE,
     TOP,
     draw_grokking_progress,
     grokking_progress_rows,
 )
 from infocomp.plotting.grokking_selection import grokking_rows
+from infocomp.plotting.grokking_style import FLOOR
 
 EVENTS = ("memorization_step", "generalization_step")
-KEYS = ["measure", "control"]
+LOSSES = ("loss", "restricted_loss", "excluded_loss")
 
 
 @cache
@@ -87,7 +91,7 @@ def test_every_measure_has_a_row_from_its_least_to_its_greatest_value(tmp_path: 
     (ax,) = figure.axes
     drawn = csv[csv["series"] == "mean"]
     names = list(drawn["measure"].unique())
-    assert len(names) == 19 and ax.get_ylim() == (19, 0) and ax.get_xscale() == "symlog"
+    assert len(names) == 21 and ax.get_ylim() == (21, 0) and ax.get_xscale() == "symlog"
     for place, name in enumerate(names):
         treated = drawn[(drawn["measure"] == name) & ~drawn["control"]]
         low, high = treated["low"].min(), treated["high"].max()
@@ -95,8 +99,42 @@ def test_every_measure_has_a_row_from_its_least_to_its_greatest_value(tmp_path: 
             own = drawn[(drawn["measure"] == name) & (drawn["control"] == control)]
             x, y = lines(ax, f"{name}|{kind}").T
             share = (place + BOTTOM - y) / (BOTTOM - TOP)
-            assert x.tolist() == own["step"].tolist() and np.allclose(low + share * (high - low), own["value"]), name
+            log = name.split(" ")[0] in LOSSES
+            value = low * (high / low) ** share if log else low + share * (high - low)
+            assert x.tolist() == own["step"].tolist() and np.allclose(value, own["value"]), name
         assert range_text(low, high, str(treated["unit"].iloc[0])) in text_of(ax, f"{name}|name")
+        assert text_of(ax, f"{name}|name").split("\n")[0].endswith(", log") == (name.split(" ")[0] in LOSSES)
+
+
+def test_the_page_begins_with_the_test_loss_and_the_test_accuracy_at_the_kept_states():
+    rows, figure = progress()
+    drawn = rows[rows["series"] == "mean"]
+    assert list(drawn["measure"].unique()[:2]) == [TEST_LOSS, TEST_ACCURACY] and set(drawn["step"]) <= {
+        *CHECKPOINTS,
+        *MEMORIZED,
+        *GENERALIZED,
+    }
+    assert text_of(figure.axes[0], f"{TEST_LOSS}|name").startswith("test loss, log\n")
+    assert text_of(figure.axes[0], f"{TEST_ACCURACY}|name").startswith("test accuracy\n")
+    assert not drawn["measure"].str.contains("· at the state · train").any()
+    assert text_of(figure.axes[0], f"{TEST_LOSS}|claim") == "reference"
+    assert text_of(figure.axes[0], f"{TEST_ACCURACY}|claim").startswith("lags: 0.4 [")
+
+
+def test_a_loss_at_its_floor_is_drawn_there_and_the_range_says_so():
+    table = setting(1, False)
+    table = table[table["quantity"].isin(["loss", "restricted_loss", "fourier_gini", "generalization_step"])]
+    low = (table["quantity"] == "restricted_loss") & (table["step"] >= 960)
+    rows = grokking_progress_rows(table.assign(value=table["value"].where(~low, 0.0)))
+    figure = draw_grokking_progress(rows)
+    path = rows[(rows["series"] == "mean") & (rows["measure"] == "restricted_loss · all")]
+    y = lines(figure.axes[0], "restricted_loss · all|treated")[:, 1]
+    place = list(rows.loc[rows["series"] == "mean", "measure"].unique()).index("restricted_loss · all")
+    top = np.log(path["value"].max() / FLOOR)
+    assert np.allclose((place + BOTTOM - y) / (BOTTOM - TOP), np.log(np.maximum(path["value"], FLOOR) / FLOOR) / top)
+    text = text_of(figure.axes[0], "restricted_loss · all|name")
+    assert text.split("\n")[1].startswith("1e−7 (floor) to 7.63 bits")
+    assert "(floor)" not in text_of(figure.axes[0], f"{TEST_LOSS}|name") and legible(figure)
 
 
 def test_the_mean_is_over_the_seeds_and_its_band_from_the_least_to_the_greatest():
@@ -135,11 +173,12 @@ def test_onsets_are_bars_between_checkpoints_and_the_lead_a_dot_on_the_curve():
         gid, height = f"{onset['measure']}|onset|{onset['seed']:g}", names.index(onset["measure"]) + LANE
         assert lines(ax, gid).tolist() == [[onset["value"], height]]
         assert lines(ax, f"{gid}|interval").tolist() == [[onset["low"], height], [onset["high"], height]]
-    dated = rows[(rows["series"] == "event") & (rows["quantity"] == EVENTS[1])]["value"]
-    end = np.exp(np.log(dated).mean())
+    reference = onsets.loc[onsets["measure"] == TEST_LOSS, "value"]
+    start = np.exp(np.log(reference).mean())
+    assert len(reference) == 3 and lines(ax, f"{TEST_LOSS}|lead")[0, 0] == pytest.approx(start)
     for _, lead in rows[(rows["series"] == "lead") & rows["value"].notna()].iterrows():
         ((step, height),) = lines(ax, f"{lead['measure']}|lead")
-        assert step == pytest.approx(end * 2 ** lead["value"])
+        assert step == pytest.approx(start * 2 ** lead["value"])
         x, y = lines(ax, f"{lead['measure']}|treated").T
         assert height == pytest.approx(np.interp(np.log1p(step), np.log1p(x), y))
 
@@ -151,13 +190,50 @@ def test_claims_are_those_of_the_table_and_only_they_have_a_colour():
     assert len(told) == len(LEADS)
     for name, row in told.items():
         (text,) = [text for text in ax.texts if text.get_gid() == f"{name}|claim"]
+        if name == TEST_LOSS:
+            assert text.get_color() not in CLAIM_COLOURS.values()
+            continue
         assert text.get_text().startswith(str(row["claim"])) and row["claim"] in {claim for _, claim in LEADS.values()}
         assert (text.get_color() in CLAIM_COLOURS.values()) == (row["claim"] in CLAIM_COLOURS)
-    assert text_of(ax, "restricted_loss · all|claim") == "leads: −1.5 [−1.7, −1.3]"
+    assert text_of(ax, "restricted_loss · all|claim") == "leads: −0.6 [−0.8, −0.4]"
     assert text_of(ax, "learning_coefficient|claim") == "does not move"
-    assert text_of(ax, "linear_mapping_number · 100 points|claim").startswith("moves in the control too: −0.8")
+    assert text_of(ax, "linear_mapping_number · 100 points|claim").startswith("moves in the control too: 0.1")
     assert text_of(ax, "context_complexity · blocks.0.hook_resid_post · train|claim") == ""
-    assert "No lead was estimated for 2 of the 19 measures." in words(figure)
+    assert text_of(ax, "key_frequencies|claim").startswith("nothing is claimed: −0.2 [")
+    assert "No lead was estimated for 2 of the 20 measures." in words(figure)
+
+
+def test_the_page_says_what_leads_are_relative_to_and_that_many_are_looked_at_without_correction():
+    said = words(progress()[1])
+    assert "(onset / onset of the test loss)" in said and "generalization)" not in said
+    assert "18 measures are judged at 95 % each, without correction for multiplicity" in said
+    assert "not claimed where the control moves likewise" in said
+    assert "onset of the test loss × 2^lead" in said
+
+
+def test_the_onset_of_the_test_loss_is_a_band_of_its_own_with_a_line_at_each_seed():
+    rows, figure = progress()
+    (ax,) = figure.axes
+    own = rows[(rows["series"] == "onset") & (rows["measure"] == TEST_LOSS)]
+    (band,) = [patch for patch in ax.patches if patch.get_gid() == REFERENCE]
+    corners = band.get_patch_transform().transform(np.asarray(band.get_path().vertices))[:, 0]
+    assert (corners.min(), corners.max()) == (own["low"].min(), own["high"].max())
+    for _, onset in own.iterrows():
+        assert lines(ax, f"{REFERENCE}|{onset['seed']:g}")[:, 0].tolist() == [onset["value"]] * 2
+    assert text_of(ax, f"{REFERENCE}|name") == "test loss begins to fall"
+
+
+def test_leads_that_are_relative_to_something_else_are_not_shown():
+    table = setting()
+    table = table[table["quantity"].isin(["loss", "restricted_loss", "onset_step", "lead"])]
+    settings = table["settings"].str.replace('"reference":"test loss"', '"reference":"generalization"', regex=False)
+    rows = grokking_progress_rows(table.assign(settings=settings))
+    assert (table["settings"] != settings).any() and not (rows["series"] == "lead").any()
+    without = table[table["label"] != TEST_LOSS]  # no onset of the test loss: no dots and no band, claims stay
+    figure = draw_grokking_progress(grokking_progress_rows(without))
+    gids = {str(line.get_gid()) for line in figure.axes[0].lines}
+    assert not any(gid.endswith("|lead") or gid.startswith(REFERENCE) for gid in gids)
+    assert text_of(figure.axes[0], "restricted_loss · all|claim").startswith("leads")
 
 
 def test_the_two_events_are_bands_over_the_seeds_intervals_with_a_line_at_each_seed():
@@ -208,7 +284,11 @@ def test_claims_and_ranges_are_written_short_with_real_minus_signs():
     assert lead_text("moves with it", -0.04, np.nan, np.nan) == "moves with it: 0.0"
     assert lead_text("", -1.24, np.nan, np.nan) == "no claim: −1.2"
     assert lead_text("does not move", np.nan, np.nan, np.nan) == "does not move"
+    assert lead_text("nothing is claimed", -0.3, -0.9, 0.3) == "nothing is claimed: −0.3 [−0.9, 0.3]"
     assert range_text(0.236, 0.791, "ratio") == "0.236 to 0.791 ratio" and range_text(5, 5, "count") == "5 count"
+    assert range_text(1.09e-7, 5.95, "bits") == "1.09e−7 to 5.95 bits"
+    for search in ("sweep", "bisection", "bayesian"):
+        assert measure_text("description_bits", "", "", f"ε 1 nat, {search}") == f"description, ε 1 nat, {search}"
 
 
 # --- plane ------------------------------------------------------------------------------------------------------------
@@ -228,7 +308,9 @@ def test_the_plane_draws_exactly_the_rows_of_its_csv_train_and_test_inputs_apart
         own = points[(points["control"] == control) & (points["rows"] == side)]
         for site, path in own.groupby("site"):
             first = path[path["seed"] == 0]
-            assert same_points(offsets(ax, str(site)), first[["x", "y"]])
+            assert same_points(lines(ax, f"{site}|line"), first[["x", "y"]])
+            marks = {tuple(mark) for mark in offsets(ax, str(site)).tolist()}
+            assert tuple(first[["x", "y"]].iloc[-1]) in marks <= set(map(tuple, first[["x", "y"]].to_numpy(float)))
             assert same_points(lines(ax, f"{site}|null"), first[["x", "y_null"]])
             for seed in (1, 2):
                 assert same_points(lines(ax, f"{site}|seed {seed}"), path.loc[path["seed"] == seed, ["x", "y"]])
@@ -237,6 +319,31 @@ def test_the_plane_draws_exactly_the_rows_of_its_csv_train_and_test_inputs_apart
     assert len(points) == both / 2 and set(points["rows"]) == {"train", "test"}
     assert [figure.axes[place].get_xlabel() for place in (2, 3)] == ["I(context; J), bits"] * 2
     assert [figure.axes[place].get_ylabel() for place in (0, 2)] == ["I(answer; J), bits"] * 2
+
+
+def test_marks_that_would_fall_on_one_another_are_thinned_and_the_path_stays():
+    rows, figure = plane()
+    ax, pixel = figure.axes[0], APART * figure.dpi / 72
+    own = rows[(rows["series"] == "point") & ~rows["control"].astype(bool) & (rows["rows"] == "train")]
+    own = own[own["seed"] == 0]
+    kept = np.vstack([offsets(ax, str(site)) for site in own["site"].unique()])
+    last = own.drop_duplicates("site", keep="last")[["x", "y"]].to_numpy(float)
+    others = np.array([mark for mark in kept.tolist() if mark not in last.tolist()])
+    assert 10 < len(kept) < len(own) and len(others) == len(kept) - len(last)
+    at = ax.transData.transform
+    far = np.linalg.norm(at(others)[:, None] - at(kept)[None], axis=2)
+    far[far == 0] = np.inf
+    assert far.min() >= pixel - 1e-6
+    near = np.linalg.norm(at(own[["x", "y"]].to_numpy(float))[:, None] - at(kept)[None], axis=2).min(axis=1)
+    assert near.max() < pixel  # what is not marked lies under a mark
+    assert "Of marks that would fall on one another the latest is drawn" in words(figure)
+
+
+def test_of_places_too_near_to_one_another_the_latest_stays_and_every_last_one_does():
+    places = np.array([[0.0, 0.0], [1.0, 0.0], [9.0, 0.0], [0.0, 0.5], [9.0, 0.5]])
+    steps, last = np.array([0.0, 1.0, 2.0, 0.0, 2.0]), np.array([False, False, True, False, True])
+    assert apart(places, steps, last, 3.0).tolist() == [False, True, True, False, True]
+    assert apart(places, steps, last, 0.1).all()
 
 
 def test_the_bound_is_the_diagonal_up_to_the_entropy_of_the_answers():

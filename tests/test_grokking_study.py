@@ -148,11 +148,25 @@ def test_generalizing_leaves_the_test_inputs_informed_of_their_answer_and_the_co
     assert excess["quadratic_mlp 128 wd 1.5"] > excess["quadratic_mlp 128 wd 0"] + 0.2
 
 
-def test_a_lead_is_only_claimed_where_the_control_stays(table):
-    leads = of(table, quantity="lead")
-    assert len(leads) > 10
-    for settings in leads.loc[leads["message"] == "leads", "settings"]:
-        assert json.loads(settings)["control_change"] <= 0.5
+def test_leads_are_counted_from_the_test_loss_which_does_not_lead_itself(table):
+    leads = of(table, quantity="lead").set_index("label")
+    assert len(leads) > 15 and set(leads["model"]) == {"quadratic_mlp 128 wd 1.5"}
+    own = leads.loc["loss · logits · at the state · test"]
+    assert own["value"] == 0 and json.loads(own["settings"])["claim"] == "reference"
+    before = of(table, quantity="onset_before_generalization").set_index("label")["value"]
+    assert before["loss · logits · at the state · test"] < -1, "it begins to fall long before it is down"
+
+
+def test_a_control_is_asked_for_the_frequencies_of_what_it_controls(folder, table):
+    study = opened(folder)
+    jobs = study.jobs(study.runs)
+    for job in jobs:
+        source = study.folder(next(run for run in study.runs if run.name == job.keys_of))
+        assert job.last == source / "checkpoints" / "step400"
+        assert job.keys_of.startswith("addition-mod-31-0.5-quadratic-mlp-128-wd-1.5-")
+    chosen = of(table, quantity="excluded_loss", revision="step400")
+    keys = {(row.model, row.seed): json.loads(row.settings)["key_frequencies"] for row in chosen.itertuples()}
+    assert all(keys["quadratic_mlp 128 wd 0", seed] == keys["quadratic_mlp 128 wd 1.5", seed] for seed in (0, 1))
 
 
 def test_running_again_does_nothing_again(folder):
@@ -164,25 +178,33 @@ def test_states_that_were_deleted_are_made_again(folder, tmp_path):
     out = tmp_path / "copy"
     shutil.copytree(folder, out)
     study = opened(out)
-    gone = study.folder(study.runs[0]) / "checkpoints" / "step400"
-    before = (gone / "model.safetensors").read_bytes()
-    shutil.rmtree(gone)
+    run = study.runs[0]
+    events = set(run.states(study.folder(run))) - set(run.recipe.settings.checkpoints.steps(400))
+    gone = [study.folder(run) / "checkpoints" / f"step{step}" for step in (400, min(events))]
+    files = [out / "curves" / f"{run.name}.csv", out / "pairs" / f"{run.name}-test.jsonl"]
+    before = [(path / "model.safetensors").read_bytes() for path in gone], [path.read_bytes() for path in files]
+    for path in gone:
+        shutil.rmtree(path)
+    for path in files:
+        path.unlink()
     outcome, _ = ran(out)
-    assert outcome.done == 0 and (gone / "model.safetensors").read_bytes() == before
+    assert outcome.done == 0
+    after = [(path / "model.safetensors").read_bytes() for path in gone], [path.read_bytes() for path in files]
+    assert before == after
 
 
 def test_a_measure_that_fails_is_a_row_and_the_others_stand(tmp_path):
-    out = tmp_path / "run"
     changes = {
         "seeds": [0],
         "control": False,
         "training": {"steps": 20, "learning_rate": 0.02, "keep": {"first": 10, "ratio": 2.0}},
-        "measures": {"mapping": None, "information": None, "complexity": {"epsilon": 1e-9}, "synergy": False},
+        "measures": {"mapping": None, "information": None, "complexity": {"epsilon": 1e-300}, "synergy": False},
     }
-    ran(out, **changes)
-    table = read(out)
-    assert set(of(table, quantity="description_bits")["status"]) <= {"failed", "ok"}
-    assert (of(table, quantity="weight_norm")["status"] == "ok").all()
+    outcome, _ = ran(tmp_path, **changes)
+    table = read(tmp_path)
+    failed = of(table, quantity="description_bits")
+    assert len(failed) == 3 and set(failed["status"]) == {"failed"} and failed["message"].str.contains("1e-300").all()
+    assert (of(table, quantity="weight_norm")["status"] == "ok").all() and not outcome.failed
 
 
 def test_measures_by_a_worker_process_are_the_same(folder):
@@ -271,7 +293,7 @@ def test_the_summary_tells_dates_regimes_and_leads(folder, table):
     text = opened(folder).summary(table)
     assert "> 400" in text and "never generalizes" in text  # the controls
     assert "quadratic_mlp 128 wd 1.5 · addition mod 31, 50 %: grokking; delay" in text
-    assert "in doublings of the step of generalization" in text and "leads" in text
+    assert "against the test loss, in doublings of its step" in text and "reference" in text
 
 
 def test_the_plan_counts_trainings_and_states_and_times_them(tmp_path, folder):

@@ -99,6 +99,34 @@ def test_a_model_has_the_number_of_a_slow_twin(kind):
     assert 1 < found.value < 6
 
 
+class TwoOutputs:
+    """The first output is linear between embeddings, the second, as that of a token that is no answer, is not."""
+
+    def embedded(self, left, right):
+        return torch.eye(7)[left], torch.eye(7)[right]
+
+    def answer_logits_from(self, left_vectors, right_vectors):
+        return torch.cat([left_vectors[:, :1] + right_vectors[:, :1], length(left_vectors, right_vectors)], 1)
+
+
+def test_only_the_first_outputs_count_where_others_are_no_answers():
+    def value(outputs):
+        return linear_mapping_number(TwoOutputs(), *PAIRS, points=20, outputs=outputs).value
+
+    assert value(1) == pytest.approx(1, abs=1e-3) and value(2) == value(None) > 1.1
+
+
+def test_the_output_of_the_equals_sign_can_be_left_out_of_a_model():
+    net = model("transformer")
+    rows = np.sort(np.random.default_rng(0).permutation(49)[:10])
+    with torch.no_grad():
+        vectors = net.embedded(*(torch.from_numpy(side[rows]) for side in PAIRS))
+        assert net.answer_logits_from(*vectors).shape[1] == 8, "seven elements and the equals sign"
+    cut = mapping_between(lambda *two: net.answer_logits_from(*two)[:, :7], *vectors)
+    found = linear_mapping_number(net, *PAIRS, points=10, outputs=7)
+    assert found.value == cut.value != linear_mapping_number(net, *PAIRS, points=10).value
+
+
 def test_pieces_of_the_work_do_not_matter(monkeypatch):
     whole = linear_mapping_number(model("transformer"), *PAIRS, points=20)
     monkeypatch.setattr("infocomp.grokking.linear_mapping.ROWS_AT_ONCE", 100)
@@ -141,6 +169,11 @@ def test_more_bent_functions_have_higher_numbers():
         (lambda: mapping_between(length, torch.zeros(1, 2), torch.zeros(1, 2)), r"at least two points, got \[1, 2\]"),
         (lambda: mapping_between(length, torch.zeros(3, 2), torch.zeros(4, 2)), r"got \[3, 2\] and \[4, 2\]"),
         (lambda: mapping_between(length, *random_points(), lambdas=2), "lambdas must be at least 3 .* got 2"),
+        (
+            lambda: linear_mapping_number(model("transformer"), *PAIRS, outputs=9),
+            "outputs must lie between 1 and the 8 of the model, got 9",
+        ),
+        (lambda: linear_mapping_number(model("transformer"), *PAIRS, outputs=0), "the 8 of the model, got 0"),
         (lambda: mapping_between(lambda a, b: 1 / (0 * a), *random_points()), "those of point 0 are not"),
         (
             lambda: mapping_between(lambda a, b: 1 / (a + 0.5), torch.tensor([[0.0], [-1.0]]), torch.zeros(2, 1)),

@@ -111,7 +111,8 @@ def test_rows_alike_in_a_variable_share_a_rank_so_that_their_order_does_not_matt
 def test_the_value_is_the_definition_at_the_correlations_of_the_normal_scores(seed, variables):
     from scipy.stats import norm, rankdata
 
-    rows = normal(50, variables, seed) @ normal(variables, variables, seed + 1)
+    mixed = normal(50, variables, seed) @ normal(variables, variables, seed + 1)
+    rows = mixed + 0.3 * normal(50, variables, seed + 2)  # else a mixture that ranks two variables alike has no Ω
     scores = norm.ppf(rankdata(rows, axis=0) / 51)
     expected = by_definition(np.corrcoef(scores, rowvar=False))
     assert o_information(rows, corrected=False) == pytest.approx(expected, abs=1e-6)
@@ -216,3 +217,11 @@ def test_clusters_that_have_no_value_say_why(activations, reason):
 def test_what_has_no_value_is_refused_in_a_sentence(call, sentence):
     with pytest.raises(ValueError, match=sentence):
         call()
+
+
+def test_a_network_that_has_learnt_nothing_beats_its_null_too():
+    """Random weights, Gaussian inputs: neurons share the inputs. Shuffled clusters are no baseline for learning."""
+    neurons_at_random = np.maximum(normal(400, 8) @ normal(8, 64, 1), 0)
+    found = synergy_and_redundancy(neurons_at_random)
+    assert found.synergy is not None and found.null_synergy_high is not None
+    assert found.synergy > 20 * found.null_synergy_high > 0

@@ -63,7 +63,8 @@ def test_a_shape_with_a_known_answer(name):
         if crossing.step:
             assert (crossing.low, crossing.high) == (crossing.step - 10, crossing.step), "between two evaluations"
         elif crossing.step is None:
-            assert crossing.censored_at == 1000 and crossing.reason == "not by step 1,000"
+            last = 990 if name == "at the last evaluation alone" else 1000
+            assert crossing.censored_at == last and crossing.reason.startswith(f"not by step {last:,}")
         else:
             assert crossing.low == crossing.high == 0 and crossing.reason == "held from the first evaluation"
     if memorized and generalized:
@@ -81,6 +82,50 @@ def test_what_never_came_is_censored_and_the_delay_has_a_lower_bound():
     )
 
 
+def test_what_held_too_shortly_is_censored_where_it_last_did_not_hold():
+    """The last two of 101 evaluations hold: it may have come there for good, and the delay is no longer than that."""
+    found = dated(at(100), at(990))
+    assert found.verdict == "never generalizes" and found.generalization.censored_at == 980
+    reason = "not by step 980: held at the last 2 evaluations, 3 in a row are needed"
+    assert found.generalization.reason == reason
+    assert found.sentence == f"Memorized at step 100, {reason.replace('not by', 'not generalized by')}."
+    assert (found.delay.at_least, found.delay.times_at_least) == (880, pytest.approx(9.8))
+    assert dated(at(990), LATE).sentence.startswith("The training data are not memorized by step 980, though")
+
+
+def test_a_delay_that_only_the_evaluations_make_is_unclear():
+    """Memorized in (40, 50], generalized in (90, 100]: between 1.8 and 2.5 times as late."""
+    found = dated(at(50), at(100))
+    assert (found.verdict, found.dated) == ("unclear", False)
+    assert found.sentence == (
+        "Memorized at step 50, generalized at step 100, but whether 2 times as late is unclear: memorization may be as "
+        "late as step 50, generalization as early as 90."
+    )
+    assert dated(at(50), at(110)).verdict == "grokking", "100 is twice 50"
+    fell = dated(at(50), between(at(100), 900, 1100, 0.3))
+    assert (fell.verdict, fell.dated) == ("collapses", False)
+
+
+def test_a_curve_that_began_beyond_its_threshold_has_no_midpoint():
+    creeps = np.where(STEPS < 300, 0.992, 0.999)
+    found = dated(creeps, LATE)
+    assert found.memorization.reason == "held from the first evaluation" and found.memorization.change is None
+    assert found.change_delay.steps is None and found.generalization.change is not None
+    sags = np.where(STEPS < 30, 0.992, np.where(STEPS < 120, 0.96, 1.0))
+    assert dated(sags, LATE).memorization.change is None, "nor one that sagged below it after that"
+
+
+def test_the_midpoint_of_the_rise_comes_no_later_than_the_threshold_at_its_end():
+    generator = np.random.default_rng(5)
+    for _ in range(100):
+        rise = 0.02 + 0.98 / (1 + np.exp(-(STEPS - 500) / 10))
+        found = dated(at(10), np.clip(rise + generator.normal(0, 0.05, len(STEPS)), 0, 1)).generalization
+        if found.change is not None:
+            assert found.change.low <= found.change.step <= found.change.high <= found.high
+    low = dated(at(10), rise, thresholds=Thresholds(test_accuracy=0.1)).generalization
+    assert low.change is not None and low.change.step > low.step, "a threshold below half-way is passed before it"
+
+
 def test_sentences_say_which_part_of_the_rule_decided():
     told = {name: dated(*SHAPES[name][:2]).sentence for name in SHAPES}
     assert told["delayed"] == "Memorized at step 100, generalized at step 600, 6.0 times as late."
@@ -92,7 +137,7 @@ def test_sentences_say_which_part_of_the_rule_decided():
 
 
 def test_the_rule_can_be_set():
-    train, test = at(100), at(150)
+    train, test = at(100), at(170)
     assert dated(train, test).verdict == "together"
     assert dated(train, test, rule=DelayRule(factor=1.5)).verdict == "grokking"
     nearly = SHAPES["nearly there at memorization"][:2]
@@ -231,8 +276,11 @@ def test_losses_in_bits_are_dated_as_losses_in_nats(unit):
     [
         (lambda: Thresholds(test_accuracy=99), "threshold of test_accuracy must be above 0 and at most 1, got 99"),
         (lambda: Thresholds(train_loss=0), "threshold of train_loss must be above 0, got 0"),
-        (lambda: DelayRule(factor=0.5), "a delay needs factor ≥ 1, .* got 0.5"),
-        (lambda: dated(at(1), at(2), persistence=0), "persistence must be between 1 and .* got 0 with 101"),
+        (lambda: DelayRule(factor=0.5), "^the factor of a delay must be 1 or more, got 0.5: leave it out"),
+        (lambda: DelayRule(halfway=0), "^the halfway of a delay must be above 0 and at most 1, got 0"),
+        (lambda: DelayRule(fall_accuracy=-1), "^the fall_accuracy of a delay must be 0 or more, got -1"),
+        (lambda: DelayRule(fall_factor=0.5), "^the fall_factor of a delay must be 1 or more, got 0.5"),
+        (lambda: dated(at(1), at(2), persistence=0), "1 or more, got 0: set 3, or 1 to take every evaluation"),
         (lambda: dated(at(1), at(2), persistence=102), "got 102 with 101 evaluations: evaluate more often"),
         (lambda: dated(at(1), at(2), by="loss"), "nothing to date from by loss: .* train_accuracy, test_accuracy"),
         (lambda: dated(at(1), at(2), by="error"), "dated by accuracy or loss, got 'error'"),

@@ -59,17 +59,27 @@ def test_json_holds_every_number(curves):
     generalization = found["generalization"]
     assert (generalization["low"], generalization["step"], generalization["high"]) == (1190, 1200, 1200)
     assert generalization["change"]["low"] == 1190 and generalization["threshold"] == 0.99
-    assert found["delay"] == {"steps": 1100, "low": 1090, "high": 1110, "at_least": None}
+    assert found["delay"] == {"steps": 1100, "low": 1090, "high": 1110, "at_least": None, "times_at_least": None}
     assert found["fragility"] == pytest.approx(0.09) and found["every"] == 10
     assert found["rule"]["factor"] == 2 and found["persistence"] == 3
 
 
 def test_what_did_not_happen_is_said(curves):
     code, said, _ = infocomp(curves, "--threshold", "test_accuracy=0.999")
-    assert code == 0 and "not by step 2,000" in said and "at least 1,900" in said
+    assert code == 0 and "not by step 2,000" in said and "at least 1,900, at least 20.0 times as late" in said
     assert "never generalizes: Memorized at step 100, not generalized by step 2,000." in said
     found = json.loads(infocomp(curves, "--threshold", "test_accuracy=0.999", "--json")[1])
     assert found["delay"]["at_least"] == 1900 and found["generalization"]["step"] is None
+
+
+def test_what_was_there_from_the_first_evaluation_is_said(tmp_path):
+    table = pd.DataFrame({"step": STEPS, "train_accuracy": np.where(STEPS < 500, 0.992, 0.999)})
+    table["test_accuracy"] = np.where(STEPS >= 1990, 1.0, 0.02)
+    table.to_csv(tmp_path / "a.csv", index=False)
+    said = [" ".join(line.split()) for line in infocomp(tmp_path / "a.csv")[1].splitlines()]
+    assert "memorization 0 held from the first evaluation train_accuracy ≥ 0.99, 3 evaluations in a row" in said
+    assert "generalization – not by step 1,980 – test_accuracy ≥ 0.99, 3 evaluations in a row" in said
+    assert any("by step 1,980: held at the last 2 evaluations, 3 in a row are needed." in line for line in said)
 
 
 def test_every_option_is_heard(curves):
@@ -103,9 +113,9 @@ def test_one_curve_alone_and_an_open_interval_have_their_lines(tmp_path):
         (["--threshold", "test_accuracy=95"], "must be above 0 and at most 1, got 95"),
         (["--column", "test_loss"], "--column must be NAME=VALUE, as test_loss=val/loss"),
         (["--column", "test_loss=valid"], "has no column 'valid' for test_loss; its columns are step"),
-        (["--persistence", "0"], "persistence must be between 1 and the number of evaluations"),
+        (["--persistence", "0"], "1 or more, got 0: set 3, or 1 to take every evaluation by itself"),
         (["--by", "loss"], "there is nothing to date from by loss"),
-        (["--factor", "0.1"], "a delay needs factor ≥ 1"),
+        (["--factor", "0.1"], "the factor of a delay must be 1 or more, got 0.1: leave it out for the default.\n"),
     ],
 )
 def test_bad_input_ends_with_a_sentence_and_exit_code_two(curves, arguments, sentence):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infocomp.grokking.change_point import change_point
-from infocomp.grokking.crossing import Noise, bracket, noise_near, passing, rough_noise, runs
+from infocomp.grokking.crossing import Noise, bracket, flutter, noise_near, passing, runs
 
 FLAT = np.zeros(400)
 
@@ -19,11 +19,11 @@ def test_runs_by_hand():
 
 
 def test_the_noise_of_a_flat_curve_is_measured():
-    """Thirty residuals know a deviation to 13 %; their mean over 200 curves to 1 %, less what the fit follows."""
+    """The largest of five estimates is a quarter too large for independent noise, which errs on the wide side."""
     generator = np.random.default_rng(0)
     found = [noise_near(generator.normal(0, 0.1, 400), 200).deviation for _ in range(200)]
-    assert np.mean(found) == pytest.approx(0.1, rel=0.15)
-    assert np.mean([rough_noise(generator.normal(0, 0.1, 400)) for _ in range(200)]) == pytest.approx(0.1, rel=0.03)
+    assert 0.1 < np.mean(found) < 0.14
+    assert 0.1 < np.mean([flutter(generator.normal(0, 0.1, 400)).deviation for _ in range(200)]) < 0.115
 
 
 def test_a_curve_that_only_rises_has_no_noise_and_a_dip_or_two_are_none():
@@ -75,13 +75,15 @@ def test_a_level_is_passed_where_the_curve_keeps_it():
 
 def test_a_level_that_most_of_what_follows_holds_is_passed_however_near_it_came_from():
     """Noise delays the run of three until the evaluations before it are no lower than noise makes them."""
+    missed = 0
     for seed in range(20):
         generator = np.random.default_rng(seed)
         plateau = np.clip(1 + generator.normal(0, 0.03, 200), 0, 1)
         plateau[:3] = 1.0
         curve = np.concatenate([[0.0, 0.97, 0.985, 0.96, 0.98], plateau])
         found = passing(curve, 0.99, 3, 0.05, ceiling=1.0)
-        assert found is not None and found.index == 5, seed
+        missed += found is None or found.index != 5
+    assert missed <= 1, "noise of three times the distance to the ceiling leaves few that hold"
 
 
 def test_noise_cut_at_a_ceiling_does_not_move_the_interval():
@@ -119,6 +121,32 @@ def test_two_stages_are_dated_by_the_one_that_passes_half_way():
     assert (change_point(steps, curve).low, change_point(steps, curve).high) == (199, 200)
     curve = np.where(steps < 100, 0.0, np.where(steps < 200, 0.7, 1.0))
     assert (change_point(steps, curve).low, change_point(steps, curve).high) == (99, 100)
+
+
+def test_noise_that_resembles_itself_is_seen_as_such():
+    """An AR(1) of 0.8 and deviation 0.1 varies from evaluation to evaluation by 0.063, and by 0.1 in the long run."""
+    generator = np.random.default_rng(4)
+    found = []
+    for _ in range(100):
+        noise = generator.normal(0, 0.06, 400)
+        noise[0] *= 1 / 0.6
+        for place in range(1, 400):
+            noise[place] += 0.8 * noise[place - 1]
+        found.append((flutter(noise), noise_near(noise, 200)))
+    assert 0.09 < np.median([one.deviation for one, _ in found]) < 0.12
+    assert 0.6 < np.median([one.correlation for one, _ in found]) < 0.85
+    assert np.median([one.deviation for _, one in found]) > 0.08
+    assert np.median([one.correlation for _, one in found]) > 0.6
+    assert flutter(np.linspace(0, 1, 50)) == Noise(0.0, 0.0) == flutter(np.repeat([0.0, 1.0, 0.2], [30, 40, 20]))
+
+
+def test_a_rise_that_does_not_lead_over_the_threshold_is_none():
+    steps = np.arange(1.0, 61.0)
+    small = np.where(steps < 30, 0.992, 0.998)
+    assert change_point(steps, small) is not None and change_point(steps, small, 0.99) is None
+    short = np.where(steps < 30, 0.1, 0.6)
+    assert change_point(steps, short, 0.99) is None and change_point(steps, short, 0.55) == change_point(steps, short)
+    assert change_point(steps, short, 0.64) is not None, "a slow approach: within a tenth of the rise"
 
 
 def test_noise_alone_has_no_midpoint():

@@ -6,10 +6,12 @@ nine tenths), and the step at which it passes half-way between both, found by a 
 two evaluations. A threshold such as 0.99 dates the end of a rise, the midpoint its middle; they answer two questions.
 
 The interval is the multiscale bracket of `crossing`, for a half-way level known only up to the error of both levels:
-the curve was surely under the lowest half-way level at its lower end, surely over the highest at its upper end. It
+the curve was surely under the lowest half-way level at its lower end, surely over the highest at its upper end. Where
+the rise leads to a threshold, both levels must lie on its two sides: the upper one beyond it, or short of it by no more
+than a tenth of the rise, as a slow approach has it. A small rise of a curve that was there before is no such rise. It
 holds for any shape that rises once, for autocorrelated noise and for evaluations at any spacing; for rises in several
 stages it is the stage that passes half-way. On the 1,000 simulated curves of `tests/test_transition_simulated.py` it
-held the true midpoint in 94.8 %.
+held the true midpoint in 93.8 %, on the harder ones that `crossing` tells of in 95.9 to 98.5 % of those that have one.
 """
 
 from dataclasses import dataclass
@@ -37,8 +39,12 @@ class ChangePoint:
     level_after: float
 
 
-def change_point(steps: Float[np.ndarray, "evaluations"], values: Values) -> ChangePoint | None:
+def change_point(
+    steps: Float[np.ndarray, "evaluations"], values: Values, threshold: float | None = None
+) -> ChangePoint | None:
     """Midpoint of the rise of `values` (higher is later), or None where they rise by less than noise makes.
+
+    `threshold`: the rise must lead from under it to over it, else there is none.
 
     The interval begins at the first step where the curve was never surely below, ends at the last where it was never
     surely above. ValueError: not one step a value, or fewer than two.
@@ -50,17 +56,19 @@ def change_point(steps: Float[np.ndarray, "evaluations"], values: Values) -> Cha
     foot, top = _levels(values, fitted)
     lower, upper = float(np.median(foot)), float(np.median(top))
     half = (lower + upper) / 2
+    if threshold is not None and not lower < threshold <= upper + FOOT * (upper - lower):
+        return None
     index = int(np.searchsorted(fitted, half))
     if not 0 < index < len(values):
         return None
-    noise = noise_near(values, index)
+    noise = noise_near(values, index, falls_too=False)
     error = float(np.hypot(_error(foot, noise), _error(top, noise)))
     if upper - lower < LEAST_RISE * error:
         return None
     unsure = CERTAIN * error / 2
     for level, end in ((lower, fitted[0]), (upper, fitted[-1])):
         unsure += max(0.0, abs(level - float(end)) - SPIKE * noise.deviation) / 2
-    low, high, _ = bracket(values, half - unsure, half + unsure, index, noise)
+    low, high, _ = bracket(values, half - unsure, half + unsure, index, noise_near(values, index))
     place = _between(np.log1p(steps), fitted, half, index)
     ends = float(steps[max(low, 0)]), float(steps[high])
     return ChangePoint(float(np.clip(np.expm1(place), *ends)), *ends, lower, upper)

@@ -26,7 +26,7 @@ class DelayRule:
     """What is called delayed, and what a fall is: see `transition`. ValueError: out of range.
 
     A curve has fallen back where `persistence` evaluations in a row lie more than `fall_accuracy` below the threshold
-    of an accuracy, or above `fall_factor` times that of a loss, and beyond three standard deviations of its noise.
+    of an accuracy, or above `fall_factor` times that of a loss, and beyond four standard deviations of its noise.
     """
 
     factor: float = 2.0
@@ -35,11 +35,15 @@ class DelayRule:
     fall_factor: float = 2.0
 
     def __post_init__(self) -> None:
-        if self.factor < 1 or not 0 < self.halfway <= 1 or self.fall_accuracy < 0 or self.fall_factor < 1:
-            raise ValueError(
-                "a delay needs factor ≥ 1, 0 < halfway ≤ 1, fall_accuracy ≥ 0 and fall_factor ≥ 1, got "
-                f"{self.factor:g}, {self.halfway:g}, {self.fall_accuracy:g} and {self.fall_factor:g}."
-            )
+        for name, holds, rule in (
+            ("factor", self.factor >= 1, "1 or more"),
+            ("halfway", 0 < self.halfway <= 1, "above 0 and at most 1"),
+            ("fall_accuracy", self.fall_accuracy >= 0, "0 or more"),
+            ("fall_factor", self.fall_factor >= 1, "1 or more"),
+        ):
+            if not holds:
+                value = getattr(self, name)
+                raise ValueError(f"the {name} of a delay must be {rule}, got {value:g}: leave it out for the default.")
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,9 @@ class Crossing:
 
     The curve was surely short of the threshold at `low` (0 if it held from the first evaluation), surely past it at
     `high`; where the noise leaves that open up to the last evaluation, `high` is that one and `open` is true. Not
-    reached: `censored_at` is the last step, and the crossing lies beyond it, if anywhere. `change` is the midpoint of
-    the rise. Without the curve itself, `curve` is None.
+    reached: `censored_at` is the last evaluation that does not hold the threshold, and the crossing lies beyond it, if
+    anywhere. `change` is the midpoint of the rise to the threshold, None where the curve began beyond it. Without the
+    curve itself, `curve` is None.
     """
 
     curve: str | None
@@ -66,7 +71,9 @@ class Crossing:
 
 @dataclass(frozen=True)
 class Delay:
-    """Steps from memorization to generalization with their interval; None with `at_least` where the latter never came.
+    """Steps from memorization to generalization with their interval; None where the latter never came.
+
+    Then they are more than `at_least`, and generalization is more than `times_at_least` times as late.
 
     The interval reaches from the earliest generalization less the latest memorization to the opposite.
     """
@@ -75,6 +82,7 @@ class Delay:
     low: float | None = None
     high: float | None = None
     at_least: float | None = None
+    times_at_least: float | None = None
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,13 @@
 first, then Δ halved until the loss holds, then the last halving bisected in log Δ. Coming from above it finds the
 coarsest of those steps however the loss runs below, so a larger ε never gives a smaller Δ.
 
+It misses what rank saves: the singular values of a network that comes to generalize fall away, while Δ alone must keep
+every entry. In a transformer (147,328 weights, addition mod 59) it found 288 kbit where 56 kbit do, and a length that
+rises again after generalization where the shortest stays down.
+
+`Sweep`, ours, does the same bisection at a few shares τ, then at shares about the best of them. At 24 states of that
+run and 3 of its control it ended between 30 % below and 7 % above `Bayesian`, in 0.2 to 0.8 s against 1.1 to 1.7 s.
+
 `Bayesian` looks at (Δ, τ), their algorithm 1: 2 probes, 10 random points and 50 points of a Gaussian process, Δ in
 [0.001, 1] on a log scale and τ in [0, 1]. Their program has a penalty of 3·10⁵ bytes where the loss moved too far;
 this one takes the expected improvement of the log length (Jones, Schonlau & Welch 1998, J. Global Optimization 13), and
@@ -13,6 +20,7 @@ it never ends with a longer description.
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -61,7 +69,11 @@ class Search(Protocol):
 
 @dataclass(frozen=True)
 class Bisection:
-    """Δ alone: from 2 max|θ|, where all weights are 0, down by up to `octaves`, the last bisected `halvings` times."""
+    """Δ alone: from 2 max|θ|, where all weights are 0, down by up to `octaves`, the last bisected `halvings` times.
+
+    No matrix is factored, so that a fall in rank goes unseen: of weights that generalize it may say five times too
+    much. `Sweep` sees it.
+    """
 
     octaves: int = 24
     halvings: int = 6
@@ -74,14 +86,70 @@ class Bisection:
             return None
         if not octave:
             return Choice(top)
-        holding, failing = -float(octave), 1.0 - octave
-        for _ in range(self.halvings):
-            middle = (holding + failing) / 2
-            if problem.holds(top * 2.0**middle, None):
-                holding = middle
-            else:
-                failing = middle
-        return Choice(top * 2.0**holding)
+        exponent = _halved(-float(octave), self.halvings, lambda power: problem.holds(top * 2.0**power, None))
+        return Choice(top * 2.0**exponent)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Δ at each of the `shares` τ, then at the best one less and more each of the distances `closer`.
+
+    Δ lies around that of `Bisection`: `coarser` octaves above it, or less by octaves down to `finer` below it, the last
+    halved `halvings` times. A share that does not hold at the finest is passed over, for one evaluation. The unfactored
+    answer of `Bisection` is among those compared, so that the sweep never ends with a longer description.
+    """
+
+    shares: tuple[float, ...] = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.0)
+    closer: tuple[float, ...] = (0.05, 0.025, 0.0125)
+    coarser: int = 1
+    finer: int = 5
+    halvings: int = 3
+    name: str = field(default="sweep", init=False)
+
+    def __call__(self, problem: Problem) -> Choice | None:
+        whole = Bisection()(problem)
+        if whole is None:
+            return None
+        found = [(problem.bits(whole.delta, None), whole)]
+
+        def look(tau: float) -> None:
+            choice = self._coarsest(problem, whole.delta, tau)
+            if choice is not None:
+                found.append((problem.bits(choice.delta, tau), choice))
+
+        def best() -> Choice:
+            return min(found, key=lambda pair: pair[0])[1]
+
+        for tau in self.shares:
+            look(tau)
+        for distance in self.closer:
+            centre = best().tau
+            if not centre:  # unfactored, or nothing left of any matrix
+                break
+            look(round(max(centre - distance, 0.0), 6))
+            look(round(min(centre + distance, 1.0), 6))
+        return best()
+
+    def _coarsest(self, problem: Problem, whole: float, tau: float) -> Choice | None:
+        """The coarsest of those steps that holds at τ."""
+
+        def holds(octave: float) -> bool:
+            return problem.holds(whole * 2.0**octave, tau)
+
+        if not holds(-self.finer):
+            return None
+        octave = next((number for number in range(self.coarser, -self.finer, -1) if holds(number)), -self.finer)
+        halvings = self.halvings if octave < self.coarser else 0
+        return Choice(whole * 2.0 ** _halved(float(octave), halvings, holds), tau)
+
+
+def _halved(holding: float, halvings: int, holds: Callable[[float], bool]) -> float:
+    """The highest exponent that holds, of those that halving the octave above `holding` leads to."""
+    failing = holding + 1
+    for _ in range(halvings):
+        middle = (holding + failing) / 2
+        holding, failing = (middle, failing) if holds(middle) else (holding, middle)
+    return holding
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ S = −Σ λ̃ log2 λ̃ and the number is 2^S: 1 for a linear network, as many 
 equal ones within which it is linear and between which it is uncorrelated with λ.
 
 The hidden state here is the pair of token embeddings (of the left and the right input, without position), both moved
-along together, and the outputs are the logits. An output that does not change along a line is linear there
-(L = 1; the correlation is 0/0): a constant network has the number 1.
+along together, and the outputs are the logits (`outputs` leaves that of "=" out). An output that does not change along
+a line is linear there (L = 1; the correlation is 0/0): a constant network has the number 1.
 """
 
 from collections.abc import Callable
@@ -55,10 +55,13 @@ def linear_mapping_number(
     points: int = 100,
     lambdas: int = LAMBDAS,
     seed: int = 0,
+    outputs: int | None = None,
 ) -> LinearMapping:
     """The number of a model over `points` of these inputs, drawn without replacement (all, if there are fewer).
 
-    Cost: points² / 2 · (lambdas − 2) forward passes of one position. ValueError: fewer than 2 or more than 200 points.
+    outputs: how many of the model's logits count, the first ones, as the elements of an arithmetic task, behind which
+    "=" and the operator follow; None is all. Cost: points² / 2 · (lambdas − 2) forward passes of one position.
+    ValueError: fewer than 2 or more than 200 points, or outputs that the model does not have.
     """
     if not 2 <= points <= MOST_POINTS:
         raise ValueError(
@@ -67,7 +70,17 @@ def linear_mapping_number(
     chosen = np.sort(np.random.default_rng(seed).permutation(len(left))[:points])
     with torch.no_grad():
         vectors = model.embedded(torch.as_tensor(left[chosen]), torch.as_tensor(right[chosen]))
-    return mapping_between(model.answer_logits_from, *vectors, lambdas=lambdas)
+
+    def counted(*embeddings: Tensor) -> Tensor:
+        logits = model.answer_logits_from(*embeddings)
+        if outputs is not None and not 1 <= outputs <= logits.shape[1]:
+            raise ValueError(
+                f"outputs must lie between 1 and the {logits.shape[1]} of the model, got {outputs}; give the number of "
+                "its elements, or None for all"
+            )
+        return logits[:, :outputs]
+
+    return mapping_between(counted, *vectors, lambdas=lambdas)
 
 
 def mapping_between(

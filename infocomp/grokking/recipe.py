@@ -22,10 +22,11 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
 from infocomp.checkpoints.arithmetic_model import ArithmeticConfig, ArithmeticForCausalLM
+from infocomp.checkpoints.schedule import parse_revision
 from infocomp.grokking.tasks import SIGNS, ArithmeticTask, MirrorPairs, Split, split_pairs
 from infocomp.training.optimizers import AdamWSettings
 from infocomp.training.schedule import CheckpointSettings, ScheduleSettings, ShuffledOrder
-from infocomp.training.series import checkpoint_folder, is_checkpoint, save_checkpoint
+from infocomp.training.series import CHECKPOINTS, checkpoint_folder, is_checkpoint, save_checkpoint
 from infocomp.training.state import Row
 from infocomp.training.trainer import TRAINING, TrainerSettings
 
@@ -38,7 +39,7 @@ class ShapeSettings(BaseModel):
     """A model's shape. layers, heads, mlp and `power` are the transformer's alone.
 
     initial_scale: of all weights. initial_by_width: the MLP's output weights are drawn larger, by the width instead of
-    by the neurons, as the public notebook of Nanda et al. does; with 512 neurons generalization comes later by it.
+    by the neurons, as the public notebook of Nanda et al. does.
     `kind: transformer` is that of Nanda et al.; `power` gives it an operator token and LayerNorm after each sublayer,
     as in Power et al. 2022 (two layers there). `quadratic_mlp`: width hidden units, squared.
     """
@@ -242,7 +243,7 @@ class GrokkingRecipe:
         return {
             "version": RECIPE_VERSION,
             "task": self.task.name,
-            "shape": self.shape.model_dump_json(),
+            "shape": self.shape.model_dump_json(exclude=set() if self.shape.initial_by_width else {"initial_by_width"}),
             "train": rows,
             "batch": self._batch,
             "loss_precision": self.training.loss_precision,
@@ -261,6 +262,11 @@ class GrokkingRecipe:
     def saved(self, step: int, folder: Path) -> bool:
         """Whether that checkpoint stands."""
         return self.training.keep is None or is_checkpoint(checkpoint_folder(folder, step))
+
+    def kept(self, folder: Path) -> list[int]:
+        """The steps whose checkpoints stand."""
+        steps = (parse_revision(path.name).step for path in (folder / CHECKPOINTS).glob("step*"))
+        return sorted(step for step in steps if step is not None and self.saved(step, folder))
 
     def event(self, step: int, rows: Sequence[Row], measured: Mapping[str, float]) -> bool:
         """Whether an accuracy has moved so far since the last state kept that this one is kept as well."""

@@ -4,13 +4,16 @@ A curve reaches its threshold at the first evaluation from which `persistence` e
 ≥ 0.99, losses ≤ 0.01 unless set otherwise) and the curve keeps it beyond its noise; `crossing` says how, and gives the
 interval on the step. Memorization is dated from the training curve, generalization from the test curve; from
 accuracies where both are there, else from losses where both are, else from what there is. Nothing is dated that did
-not happen: "not by step N" is an answer.
+not happen: "not by step N" is an answer, N the last evaluation that does not hold the threshold.
 
 The delay is called grokking (Power et al. 2022, arXiv 2201.02177, gave the name) where
-  1. generalization comes at `factor` (2) times the step of memorization or later,
+  1. generalization comes at `factor` (2) times the step of memorization or later, and even the intervals say so: the
+     lower end of the one lies at `factor` times the upper end of the other or later, at the crossings or, as noise can
+     hide for long which evaluation near a ceiling is the last one below it, at the midpoints of both rises,
   2. more than one evaluation lies between both, and
   3. at memorization the test curve was less than `halfway` (0.5) of its way from its first value to its threshold:
      a test curve that is nearly there falls together with the training curve, however long its last part takes.
+A delay by the steps that the intervals leave open is "unclear": evaluations too far apart, or too noisy, to tell it.
 Literature differs: first steps with ≥ 0.99 of both (Manir et al., arXiv 2603.25009), test accuracy over a threshold for
 three evaluations in a row (Xu, arXiv 2602.16967), 0.99 of training and 0.98 of test (Song & Ye, arXiv 2605.09724). The
 thresholds, the persistence and the three numbers above are therefore part of every result.
@@ -29,7 +32,7 @@ from infocomp.grokking.crossing import Passing, passing
 from infocomp.grokking.curves import Curves, step_text
 from infocomp.grokking.dates import Crossing, Delay, DelayRule, Thresholds, Transition
 
-GROKKING, TOGETHER, COLLAPSES = "grokking", "together", "collapses"
+GROKKING, TOGETHER, UNCLEAR, COLLAPSES = "grokking", "together", "unclear", "collapses"
 NEVER_GENERALIZES, NEVER_MEMORIZES, ONE_CURVE = "never generalizes", "never memorizes", "one curve alone"
 KINDS = ("accuracy", "loss")
 
@@ -46,9 +49,14 @@ def date_transition(
     ValueError: no curve of that kind, or fewer evaluations than must hold in a row.
     """
     thresholds, rule = thresholds or Thresholds(), rule or DelayRule()
-    if not 1 <= persistence <= len(curves):
+    if persistence < 1:
         raise ValueError(
-            f"persistence must be between 1 and the number of evaluations, got {persistence} with {len(curves)} "
+            f"persistence is the evaluations in a row that must hold, 1 or more, got {persistence}: set 3, or 1 to "
+            "take every evaluation by itself."
+        )
+    if persistence > len(curves):
+        raise ValueError(
+            f"persistence must be at most the number of evaluations, got {persistence} with {len(curves)} "
             "evaluations: evaluate more often, or set a smaller one."
         )
     names = _chosen(curves, by)
@@ -103,16 +111,39 @@ class _Side:
         if self.name is None:
             return Crossing(*about, reason="there is no such curve")
         if found is None:
-            last = float(steps[-1])
-            return Crossing(*about, censored_at=last, reason=f"not by step {step_text(last)}")
-        rise = -self.own if self.is_loss else self.own
+            last = float(steps[self._last_short()])
+            return Crossing(*about, censored_at=last, reason=f"not by step {step_text(last)}{self.held_too_short()}")
         low = float(steps[found.low]) if found.low >= 0 else 0.0
         reason = "held from the first evaluation" if found.index == 0 else ""
-        change = change_point(steps[: found.end], rise[: found.end]) if found.end >= 2 else None
-        if change is not None and self.is_loss:
-            change = replace(change, level_before=-change.level_before, level_after=-change.level_after)
+        change = self._change(found) if found.index > 0 else None
         ends = float(steps[found.index]), low, float(steps[found.high])
         return Crossing(*about, *ends, not found.sure, None, reason, change)
+
+    def _change(self, found: Passing) -> ChangePoint | None:
+        """Midpoint of the rise to the threshold; where it lies below the threshold, it comes no later than it does."""
+        steps, sign = self.steps, -1.0 if self.is_loss else 1.0
+        level = None if self.threshold is None else sign * self.threshold
+        change = change_point(steps[: found.end], sign * self.own[: found.end], level)
+        if change is None or level is None:
+            return None
+        latest = float(steps[found.high])
+        if (change.level_before + change.level_after) / 2 <= level and change.high > latest:
+            change = replace(change, step=min(change.step, latest), low=min(change.low, latest), high=latest)
+        return replace(change, level_before=sign * change.level_before, level_after=sign * change.level_after)
+
+    def _last_short(self) -> int:
+        """The last evaluation that does not hold the threshold."""
+        return int(np.flatnonzero(self.values < self.level)[-1])
+
+    def held_too_short(self) -> str:
+        """What a curve that ends beyond its threshold has to say for not having passed it."""
+        count = len(self.values) - 1 - self._last_short()
+        if count == 0:
+            return ""
+        held = f": held at the last {f'{count} evaluations' if count > 1 else 'evaluation'}"
+        if count < self.persistence:
+            return f"{held}, {self.persistence} in a row are needed"
+        return f"{held}, as its noise does by chance"
 
     def progress(self, index: int) -> float:
         """How far on its way from its first value to its threshold it is around an evaluation; 1 is there."""
@@ -191,29 +222,44 @@ class _Pair:
         if first is None or memorization.step is None:
             reached = generalization.step
             also = "" if reached is None else f", though the test data reached theirs at step {step_text(reached)}"
-            return NEVER_MEMORIZES, False, f"The training data are not memorized by step {last}{also}."
+            short = step_text(memorization.censored_at or 0.0)
+            return NEVER_MEMORIZES, False, f"The training data are not memorized by step {short}{also}."
         memorized = step_text(memorization.step)
         if then is None or generalization.step is None:
-            return NEVER_GENERALIZES, False, f"Memorized at step {memorized}, not generalized by step {last}."
-        delayed, how = self._delayed(first, then, memorization.step, generalization.step)
+            return (
+                NEVER_GENERALIZES,
+                False,
+                f"Memorized at step {memorized}, not generalized {generalization.reason[4:]}.",
+            )
+        verdict, how = self._delayed(memorization, generalization, first, then)
+        delayed = verdict == GROKKING
         if self.test.fallen_at_the_end():
             fell = step_text(float(self.curves.steps[then.end]))
             return COLLAPSES, delayed, f"{how} It fell back at step {fell} and was not there at step {last}."
-        return (GROKKING if delayed else TOGETHER), delayed, how
+        return verdict, delayed, how
 
-    def _delayed(self, first: Passing, then: Passing, memorized: float, generalized: float) -> tuple[bool, str]:
-        """The rule of the module, and which part of it decided."""
-        times, rule = generalized / memorized if memorized > 0 else np.inf, self.rule
+    def _delayed(
+        self, memorization: Crossing, generalization: Crossing, first: Passing, then: Passing
+    ) -> tuple[str, str]:
+        """Verdict by the rule of the module, and which part of it decided."""
+        memorized, generalized, rule = memorization.step or 0.0, generalization.step or 0.0, self.rule
+        times = generalized / memorized if memorized > 0 else np.inf
         both = f"Memorized at step {step_text(memorized)}, generalized at step {step_text(generalized)}"
         way = self.test.progress(first.index)
         if generalized < rule.factor * memorized or generalized <= memorized:
-            return False, f"{both}, less than {rule.factor:g} times as late."
+            return TOGETHER, f"{both}, less than {rule.factor:g} times as late."
         if then.index - first.index < 2:
-            return False, f"{both}, at most one evaluation later."
+            return TOGETHER, f"{both}, at most one evaluation later."
         if way >= rule.halfway:
-            return False, f"{both}, but the test curve had made {way:.0%} of its way at memorization."
+            return TOGETHER, f"{both}, but the test curve had made {way:.0%} of its way at memorization."
+        earliest, latest = generalization.low or 0.0, memorization.high or 0.0
+        rises = generalization.change, memorization.change
+        by_rises = rises[0] is not None and rises[1] is not None and rises[0].low >= rule.factor * rises[1].high
+        if earliest < rule.factor * latest and not by_rises:
+            between = f"may be as late as step {step_text(latest)}, generalization as early as {step_text(earliest)}"
+            return UNCLEAR, f"{both}, but whether {rule.factor:g} times as late is unclear: memorization {between}."
         later = f", {times:.1f} times as late" if np.isfinite(times) else ""
-        return True, f"{both}{later}."
+        return GROKKING, f"{both}{later}."
 
 
 def _above_zero(losses: np.ndarray, threshold: float) -> np.ndarray:
@@ -227,7 +273,10 @@ def _delay(first: Crossing, then: Crossing) -> Delay:
     if first.step is None or first.low is None or first.high is None:
         return Delay(None)
     if then.step is None or then.low is None or then.high is None:
-        return Delay(None, at_least=None if then.censored_at is None else then.censored_at - first.high)
+        if then.censored_at is None:
+            return Delay(None)
+        times = then.censored_at / first.high if first.high > 0 else None
+        return Delay(None, at_least=then.censored_at - first.high, times_at_least=times)
     return Delay(then.step - first.step, then.low - first.high, then.high - first.low)
 
 

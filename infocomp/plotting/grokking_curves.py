@@ -1,11 +1,13 @@
 """Loss and accuracy of every seed of a setting, with the dates of memorization and generalization; control beside it.
 
-Losses are bits on a logarithmic axis, accuracies ratios, steps symlog. An upright band is the interval of an event's
-step: it lies between two evaluations, widened by noise. The strip below has a line for each seed: a filled mark where
-the curve crosses its threshold, a hollow one at the midpoint of the change fitted in log step, each with its interval;
-what was not reached is said in words. Numbers of the seeds stand under the figure.
+Losses are bits on a logarithmic axis with a floor (the page says where a curve is cut there), accuracies ratios, steps
+symlog. An upright band is the interval of an event's step: it lies between two evaluations, widened by noise. The strip
+below has a line for each seed: a filled mark where the curve crosses its threshold, a hollow one at the midpoint of the
+change fitted in log step, each with its interval; what was not reached is said in words. Numbers of the seeds stand
+under the figure.
 """
 
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -20,6 +22,7 @@ from matplotlib.ticker import NullLocator
 from infocomp.plotting import style
 from infocomp.plotting.coding_style import BAND, DOTS
 from infocomp.plotting.grokking_selection import (
+    AT_STATE,
     CHANGE_POINT,
     CURVES,
     DATES,
@@ -32,8 +35,8 @@ from infocomp.plotting.grokking_selection import (
     grokking_rows,
     of_one_setting,
 )
-from infocomp.plotting.grokking_sentences import footnote
-from infocomp.plotting.grokking_style import COLOURS, EVENTS, STROKES, joined
+from infocomp.plotting.grokking_sentences import cut, footnote
+from infocomp.plotting.grokking_style import COLOURS, EVENTS, FLOOR, STROKES, joined
 from infocomp.plotting.memorization_style import log_axis
 from infocomp.plotting.placement import FONT_SIZE
 from infocomp.plotting.selection import NothingToDraw
@@ -41,7 +44,6 @@ from infocomp.units import BITS_PER_NAT
 
 OFFSETS = {THRESHOLD: -0.18, CHANGE_POINT: 0.18}  # of a mark from its seed's line in the strip
 ROOM = 0.66  # of the strip's width, which marks leave free for what was not reached
-FLOOR = 1e-7  # bits, about the rounding of float32; a loss at or below it is drawn there
 _COLUMNS = ["series", "setting", "model", "control", "seed", "step", "quantity", "rows", "label", "estimator", "value"]
 _COLUMNS += ["low", "high", "lower", "unit", "train_threshold", "test_threshold", "persistence", "verdict", "message"]
 
@@ -55,6 +57,7 @@ def grokking_curves_rows(table: pd.DataFrame, setting: str | None = None) -> pd.
     """What `grokking_curves` draws: one row a point of a curve, a date or a number said under the figure."""
     rows = of_one_setting(grokking_rows(table), setting)
     curves = rows[rows["quantity"].isin(CURVES) & rows["rows"].isin(ROWS) & rows["step"].notna()]
+    curves = curves[curves["label"] != AT_STATE]
     if curves.empty or curves.groupby(["control", "seed", "quantity", "rows"])["step"].nunique().max() < 2:
         raise NothingToDraw("curves of grokking need the loss or accuracy of train or test rows at two steps of a run")
     dated = dates(rows)
@@ -188,13 +191,15 @@ def _label(axes: list[Axes], shown: list[str], points: pd.DataFrame) -> None:
             continue
         ax.set_ylabel("loss, bits")
         values = points.loc[(points["series"] == "curve") & (points["quantity"] == "loss"), "value"].clip(lower=FLOOR)
-        log_axis(ax, "y", float(values.min()) / 1.5, float(values.max()) * 1.6, _power_text)
+        log_axis(ax, "y", float(values.min()) / 1.5, float(values.max()) * 1.6, partial(_power_text, cut=cut(points)))
     if len(axes) > len(shown):
         axes[-1].set_ylabel("dates")
 
 
-def _power_text(value: float) -> str:
-    return f"{value:g}" if value >= 0.01 else f"$10^{{{round(np.log10(value))}}}$"
+def _power_text(value: float, cut: bool) -> str:
+    """10^-5, or 0.01 and above as they are; the floor is named where a curve is cut there."""
+    name = "floor " if cut and value <= 1.001 * FLOOR else ""
+    return f"{value:g}" if value >= 0.01 else f"{name}$10^{{{round(np.log10(value))}}}$"
 
 
 def _legend(points: pd.DataFrame) -> list[Artist]:

@@ -1,8 +1,10 @@
 """The phase diagram: train fraction × width, the delay from memorization to generalization as colour, regimes as signs.
 
-A cell is a setting over its seeds: its sign is the regime (under capacity, immediate, grokking, memorizes only), its
-colour and number the mean delay in steps, on a logarithmic scale. A hatched cell has no delay: not every seed
-generalized (or none memorized) by the last step, and the number says beyond which the delay lies, where that is known.
+A cell is a setting over its seeds: its sign is the regime (`SIGNS`; "unclear" where evaluations lie too far apart to
+tell), its colour and number the mean delay in steps, on a logarithmic scale. A cell is hatched where by the last step
+at least one of its seeds had not generalized: it has no mean delay, hence no colour, but "> n" (the least that the mean
+can be) with how many seeds generalized, or "not by n" (the last step) where not even that is known, as where a seed
+never memorized.
 This delay is about steps of one training; the double descent over data / capacity is another matter.
 """
 
@@ -25,13 +27,17 @@ from infocomp.plotting.grokking_selection import DELAY, OVER_SEEDS, grokking_row
 from infocomp.plotting.placement import FONT_SIZE
 from infocomp.plotting.selection import NothingToDraw
 
-SIGNS = {"under capacity": "x", "memorizes only": "s", "grokking": "o", "immediate": "^"}
+SIGNS = {"under capacity": "x", "memorizes only": "s", "grokking": "o", "immediate": "^", "collapses": "v"}
+SIGNS |= {"unclear": "$?$"}
+REASONS = {"unclear": ": evaluated too rarely to tell", "collapses": ": generalized and fell back"}
+OTHER = "D"
+MOST_TICKS = 7
 LEFT_OUT = "0.93"
 HATCH = "////"
 COLOURS = style.clipped("viridis", 0.25, 0.98)
 CELL = 0.62  # inches
 _COLUMNS = ["family", "model", "corpus", "train_fraction", "width", "regime", "value", "low", "high", "lower"]
-_COLUMNS += ["seeds", "dated", "steps", "message"]
+_COLUMNS += ["seeds", "dated", "generalized", "steps", "message"]
 
 
 def grokking_phases(table: pd.DataFrame, family: str | None = None) -> Figure:
@@ -84,7 +90,9 @@ def draw_grokking_phases(cells: pd.DataFrame) -> Figure:
         fractions = sorted(float(value) for value in cells["train_fraction"].unique())
         widths = sorted(float(value) for value in cells["width"].unique())
         wide = min(style.PAGE, max(style.COLUMN + 0.9, 1.9 + CELL * len(fractions)))
-        figure = style.new_figure(wide, 2.0 + max(0.8, CELL * 0.8) * len(widths))
+        legend, note = _legend(cells), footnote(cells, round(18 * wide))
+        below = 0.15 * (note.count("\n") + 1 + len(legend) / 2)
+        figure = style.new_figure(wide, 1.4 + below + max(0.8, CELL * 0.8) * len(widths))
         ax = figure.add_subplot()
         colours = _colours(cells)
         for _, cell in cells.iterrows():
@@ -102,11 +110,11 @@ def draw_grokking_phases(cells: pd.DataFrame) -> Figure:
         if colours is not None:
             bar = figure.colorbar(colours, ax=ax, aspect=25, pad=0.02)
             known = cells["value"].dropna()
-            ticks = style.step_ticks(float(known.min()), float(known.max()))
-            bar.set_ticks(ticks, labels=[style.step_text(float(f"{tick:.2g}")) for tick in ticks])
+            ticks = delay_ticks(float(known.min()), float(known.max()))
+            bar.set_ticks(ticks, labels=[style.step_text(float(f"{tick:.3g}")) for tick in ticks])
             bar.ax.minorticks_off()
             bar.set_label("mean delay to generalization, steps, as log(steps + 1)")
-        style.legend_below(figure, _legend(cells), footnote(cells, round(18 * wide)))
+        style.legend_below(figure, legend, note)
         style.settle(figure)
     return figure
 
@@ -114,6 +122,17 @@ def draw_grokking_phases(cells: pd.DataFrame) -> Figure:
 def _colours(cells: pd.DataFrame) -> ScalarMappable | None:
     known = cells["value"].dropna()
     return ScalarMappable(style.step_norm(list(known)), COLOURS) if len(known) else None
+
+
+def delay_ticks(low: float, high: float) -> list[float]:
+    """0 and 1, 2, 5 of each decade between two delays; powers of ten where those are many, the ends where few."""
+    for digits in ((1, 2, 5), (1,)):
+        rounds = [0.0, *(digit * 10.0**power for power in range(10) for digit in digits)]
+        ticks = [tick for tick in rounds if low <= tick <= high]
+        if len(ticks) <= MOST_TICKS:
+            break
+    ticks = [ticks[place] for place in style.thin(len(ticks), MOST_TICKS)]
+    return ticks if len(ticks) > 1 else sorted({low, high})
 
 
 def _draw_cell(ax: Axes, cell: pd.Series, place: tuple[int, int], colours: ScalarMappable | None) -> None:
@@ -127,22 +146,24 @@ def _draw_cell(ax: Axes, cell: pd.Series, place: tuple[int, int], colours: Scala
     look |= {} if dated else {"hatch": HATCH, "lw": 0.0}
     ax.add_patch(Rectangle((x - 0.485, y - 0.485), 0.97, 0.97, gid=f"{gid}|cell", **look))
     ink = "white" if dated and 0.299 * red + 0.587 * green + 0.114 * blue < 0.4 else style.INK
-    sign = SIGNS.get(str(cell["regime"]), "D")
-    mark: dict[str, Any] = {"marker": sign, "ms": 5, "color": ink, "mew": 1.2 if sign == "x" else 0, "ls": ""}
-    ax.plot([x], [y + 0.17], gid=f"{gid}|{cell['regime']}", **mark)
+    ax.plot([x], [y + 0.17], gid=f"{gid}|{cell['regime']}", color=ink, **_mark(str(cell["regime"])))
     text = _number(cell)
     behind = {} if dated else {"bbox": {"facecolor": LEFT_OUT, "edgecolor": "none", "pad": 0.6}}
     ax.text(x, y - 0.2, text, ha="center", va="center", fontsize=FONT_SIZE, color=ink, gid=f"{gid}|number", **behind)
 
 
+def _mark(regime: str) -> dict[str, Any]:
+    sign = SIGNS.get(regime, OTHER)
+    return {"marker": sign, "ms": 5.5 if sign == "$?$" else 5, "mew": 1.2 if sign == "x" else 0, "ls": ""}
+
+
 def _number(cell: pd.Series) -> str:
-    """The delay, or beyond what it lies; of cells in which only some seeds grokked, how many."""
-    some = ""
-    if np.isfinite(cell["dated"]) and 0 < cell["dated"] < cell["seeds"]:
-        some = f"\n{cell['dated']:.0f} of {cell['seeds']:.0f}"
+    """The mean delay, or beyond what it lies and how many seeds generalized, or the last step."""
     if np.isfinite(cell["value"]):
-        return delay_text(cell["value"]) + some
+        return delay_text(cell["value"])
     if np.isfinite(cell["lower"]):
+        reached = cell["generalized"] if np.isfinite(cell["generalized"]) else cell["dated"]
+        some = f"\n{reached:.0f} of {cell['seeds']:.0f}" if np.isfinite([reached, cell["seeds"]]).all() else ""
         return f"> {delay_text(cell['lower'])}{some}"
     return f"not by\n{delay_text(cell['steps'])}" if np.isfinite(cell["steps"]) else "none"
 
@@ -156,17 +177,17 @@ def delay_text(steps: float) -> str:
 
 def _legend(cells: pd.DataFrame) -> list[Artist]:
     handles: list[Artist] = []
-    for regime, sign in SIGNS.items():
+    for regime in SIGNS:
         if (cells["regime"] == regime).any():
-            look: dict[str, Any] = {"ls": "", "marker": sign, "ms": 5, "color": style.INK}
-            handles.append(Line2D([], [], label=regime, mew=1.2 if sign == "x" else 0, **look))
+            label = f"{regime}{REASONS.get(regime, '')}"
+            handles.append(Line2D([], [], label=label, color=style.INK, **_mark(regime)))
     others = sorted({str(name) for name in cells["regime"]} - set(SIGNS))
     if others:
         names = ", ".join(name or "no regime told" for name in others)
-        handles.append(Line2D([], [], label=names, ls="", marker="D", ms=5, color=style.INK, mew=0))
+        handles.append(Line2D([], [], label=names, color=style.INK, **_mark("")))
     if cells["value"].isna().any():
-        look = {"facecolor": LEFT_OUT, "edgecolor": "0.72", "hatch": HATCH, "lw": 0}
-        handles.append(Patch(label="no delay by the last step", **look))
+        look: dict[str, Any] = {"facecolor": LEFT_OUT, "edgecolor": "0.72", "hatch": HATCH, "lw": 0}
+        handles.append(Patch(label="hatched: not every seed generalized", **look))
     return handles
 
 
@@ -174,8 +195,11 @@ def footnote(cells: pd.DataFrame, wide: int = 118) -> str:
     """What the numbers are and over how many seeds."""
     seeds = sorted(cells["seeds"].dropna().unique())
     over = f" of {seeds[0]:g} seeds" if len(seeds) == 1 else ""
-    said = (
-        f"Numbers: mean delay{over} in steps of those that generalized, with how many of them grokked where not all "
-        "did; > and “not by”: the least that it can be, and the last step, where none generalized."
-    )
+    said = f"Numbers: mean delay{over}, in steps."
+    if cells["value"].isna().any():
+        said += (
+            " Hatched: by the last step at least one seed had not generalized, so that there is no mean; > is the "
+            "least that the mean can be, with how many seeds generalized below it, and “not by” the last step where "
+            "not even that is known."
+        )
     return "\n".join(textwrap.wrap(said, wide))

@@ -3,14 +3,15 @@
 Bits. All inputs of a population are enumerated, so both informations are of the population itself and the bound is
 closed: I(answer; J) ≤ min(I(context; J), H(answer)). A path is the first seed's, its colour the training step; thin
 lines are the other seeds'. Shaded is where I(answer; J) would lie for unrelated answers, at the same I(context; J).
-A square marks memorization and a star generalization, read off between checkpoints in log(step + 1).
+A square marks memorization and a star generalization, read off between checkpoints in log(step + 1). Of marks that
+would fall on one another the latest is drawn, as is every path's last; the lines go through all checkpoints.
 """
 
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -42,6 +43,8 @@ MARKS: dict[str, dict[str, Any]] = {
     MEMORIZATION: {"marker": "s", "ms": 6.5, "mfc": "none", "mec": style.CEILING, "mew": 1.0},
     GENERALIZATION: {"marker": "*", "ms": 9.0, "mfc": "none", "mec": style.CEILING, "mew": 0.9},
 }
+SIZE = 15.0  # of a mark, in square points
+APART = SIZE**0.5  # points between the middles of two marks
 X_LABEL = "I(context; J), bits"
 Y_LABEL = "I(answer; J), bits"
 NULL = "null: unrelated answers"
@@ -102,7 +105,7 @@ def draw_grokking_plane(points: pd.DataFrame) -> Figure:
         panels = [(control, kind) for control in sides for kind in kinds]
         for ax, (control, kind) in zip(axes, panels, strict=True):
             own = points[points["control"] == control]
-            _draw_paths(ax, own[own["rows"] == kind], own[own["series"] == "event"], _colours(paths))
+            _draw_paths(ax, own[own["rows"] == kind], own[own["series"] == "event"])
             model = own["model"].iloc[0]
             ax.set_title(f"{'control: ' if control else ''}{model}; {kind} inputs")
         _view(axes[0], paths)
@@ -117,7 +120,9 @@ def draw_grokking_plane(points: pd.DataFrame) -> Figure:
         style.legend_below(figure, _legend(points), footnote(points))
         style.settle(figure)
         for ax, (control, kind) in zip(axes, panels, strict=True):
-            _write_names(ax, _first(paths[(paths["control"] == control) & (paths["rows"] == kind)]))
+            first = _first(paths[(paths["control"] == control) & (paths["rows"] == kind)])
+            _draw_marks(ax, first, _colours(paths))
+            _write_names(ax, first)
     return figure
 
 
@@ -125,27 +130,50 @@ def _first(paths: pd.DataFrame) -> pd.DataFrame:
     return paths[paths["seed"] == paths["seed"].min()]
 
 
-def _draw_paths(ax: Axes, paths: pd.DataFrame, events: pd.DataFrame, colours: ScalarMappable) -> None:
-    """Nulls, then the other seeds, then the first seed's checkpoints and the places of its two events."""
+def _draw_paths(ax: Axes, paths: pd.DataFrame, events: pd.DataFrame) -> None:
+    """Nulls, then the other seeds, then the first seed's line and the places of its two events."""
     first = _first(paths)
-    sites = [str(site) for site in first["site"].unique()]
     for site, path in first.groupby("site", sort=False):
         known = path[path["y_null"].notna()].sort_values("x")
         look: dict[str, Any] = {"color": style.NULL_SHADE, "lw": 5, "solid_capstyle": "round", "zorder": 0.5}
         ax.plot(known["x"], known["y_null"], gid=f"{site}|null", **look)
     for (site, seed), path in paths[paths["seed"] != paths["seed"].min()].groupby(["site", "seed"], sort=False):
         ax.plot(path["x"], path["y"], color="0.5", lw=0.5, alpha=0.45, zorder=1.6, gid=f"{site}|seed {seed:g}")
-    for place, site in enumerate(sites):
-        path = first[first["site"] == site]
+    for site, path in first.groupby("site", sort=False):
         ax.plot(path["x"], path["y"], color="0.45", lw=0.8, zorder=2, gid=f"{site}|line")
-        colour = [tuple(colours.to_rgba(step)) for step in path["step"]]
-        marker = style.MARKERS[place % len(style.MARKERS)]
-        dots = {"s": 15, "c": colour, "marker": marker, "linewidths": 0.25, "edgecolors": "white", "zorder": 3}
-        ax.scatter(path["x"], path["y"], gid=site, **dots)
         for _, date in events[events["seed"] == path["seed"].iloc[0]].iterrows():
             at = position(path, float(date["step"]))
             quantity = str(date["quantity"])
             ax.plot(*at[:, None], ls="", zorder=3.5, gid=f"{site}|{quantity}", **MARKS[quantity])
+
+
+def _draw_marks(ax: Axes, first: pd.DataFrame, colours: ScalarMappable) -> None:
+    """The first seed's checkpoints, as far as they do not fall on one another; the layout must be settled."""
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    places = ax.transData.transform(first[["x", "y"]].to_numpy(float)) * 72 / figure.dpi
+    last = ~first.duplicated("site", keep="last").to_numpy()
+    marked = first[apart(places, first["step"].to_numpy(float), last, APART)]
+    for place, site in enumerate(first["site"].unique()):
+        path = marked[marked["site"] == site]
+        colour = [tuple(colours.to_rgba(step)) for step in path["step"]]
+        marker = style.MARKERS[place % len(style.MARKERS)]
+        dots = {"s": SIZE, "c": colour, "marker": marker, "linewidths": 0.25, "edgecolors": "white", "zorder": 3}
+        ax.scatter(path["x"], path["y"], gid=str(site), **dots)
+
+
+def apart(
+    places: Float[np.ndarray, "points 2"],
+    steps: Float[np.ndarray, " points"],
+    last: Bool[np.ndarray, " points"],
+    gap: float,
+) -> Bool[np.ndarray, " points"]:
+    """Which places are kept so that they are `gap` apart: all the `last`, then from the latest step to the first."""
+    kept = last.copy()
+    for place in np.argsort(-steps, kind="stable"):
+        distances = np.linalg.norm(places[kept] - places[place], axis=1)
+        kept[place] |= not len(distances) or float(distances.min()) >= gap
+    return kept
 
 
 def position(path: pd.DataFrame, step: float) -> Float[np.ndarray, "2"]:
@@ -228,6 +256,7 @@ def footnote(points: pd.DataFrame) -> str:
     """What the inputs are, and how near the highest point comes to its bound."""
     paths = points[points["series"] == "point"]
     said = [f"{style.DIRECTION}. The inputs are enumerated: no sampling error, and a value counts from its null on."]
+    said.append("Of marks that would fall on one another the latest is drawn; lines go through all checkpoints.")
     over = paths[paths["y"] > paths["bound"] + 1e-6]
     if len(over):
         said.append(f"{len(over)} points lie above the bound, by up to {(over['y'] - over['bound']).max():.2g} bits.")

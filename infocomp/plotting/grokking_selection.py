@@ -22,6 +22,7 @@ DATES = (MEMORIZATION, GENERALIZATION, DELAY)
 THRESHOLD, CHANGE_POINT = "threshold", "change_point"
 OVER_SEEDS = "over seeds"
 CURVES = ("loss", "accuracy")
+AT_STATE = "at the state"  # label of loss and accuracy followed as measures, at the kept states
 MOST_SETTINGS = 6  # beyond, a table is a sweep: the phase diagram shows it, and pages are of settings with a control
 ROWS = ("train", "test")
 LEAD, ONSET = "lead", "onset_step"
@@ -30,9 +31,9 @@ CONTEXT, EXPRESSIVITY = "context_complexity", "expressivity"
 ANSWER = "answer"
 _WORDS = ("model", "revision", "corpus", "site", "quantity", "label", "rows", "estimator", "unit", "status", "message")
 _NUMBERS = ("seed", "step", "value", "null", "ceiling", "lower", "ci_low", "ci_high")
-_SAID_WORDS = ("operation", "verdict", "claim", "regime", "group")
+_SAID_WORDS = ("operation", "verdict", "claim", "reference", "regime", "group")
 _SAID_NUMBERS = ("modulus", "train_fraction", "width", "layers", "mlp", "weight_decay", "steps", "control")
-_SAID_NUMBERS += ("persistence", "seeds", "dated", "control_change", "answer_entropy")
+_SAID_NUMBERS += ("persistence", "seeds", "dated", "generalized", "control_change", "answer_entropy")
 _WITHIN = ("hook_resid_pre", "hook_attn", "hook_resid_mid", "mlp.hook_pre", "mlp.hook_post", "hook_mlp", "hook_resid")
 
 

@@ -9,13 +9,17 @@ import numpy as np
 import pandas as pd
 
 from infocomp.plotting.grokking_selection import DELAY, FALL, GENERALIZATION, LEAK, MEMORIZATION, THRESHOLD
-from infocomp.plotting.grokking_style import joined
+from infocomp.plotting.grokking_style import FLOOR, joined
 
+FLOOR_TEXT = f"$10^{{{round(np.log10(FLOOR))}}}$"
 SAID_SEEDS = 3  # so many seeds have a sentence each
 
 
 def footnote(points: pd.DataFrame, wide: int = 118) -> str:
-    """What was dated, in words: a sentence a seed where they are few, ranges over seeds where they are many."""
+    """What was dated, in words: a sentence a seed where they are few, ranges over seeds where they are many.
+
+    Where a loss is cut at the floor of its axis, that is said last.
+    """
     said = []
     for control, own in points.groupby("control"):
         seeds = sorted(own.loc[own["series"] == "date", "seed"].unique())
@@ -25,7 +29,14 @@ def footnote(points: pd.DataFrame, wide: int = 118) -> str:
             said.append(_summary(own, f"{name}{'s' * (len(seeds) > 1)} {joined(seeds, '{:g}'.format)}"))
             continue
         said += [f"{name} {seed:g}: {_sentence(own[own['seed'] == seed])}" for seed in seeds]
+    if cut(points):
+        said.append(f"Losses below {FLOOR_TEXT} bits are drawn at {FLOOR_TEXT}, the floor of the axis.")
     return "\n".join(line for text in said for line in textwrap.wrap(text[0].upper() + text[1:], wide))
+
+
+def cut(points: pd.DataFrame) -> bool:
+    """Whether a loss of the curves lies below the floor of its axis."""
+    return bool(((points["series"] == "curve") & (points["quantity"] == "loss") & (points["value"] < FLOOR)).any())
 
 
 def _found(own: pd.DataFrame, quantity: str) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from infocomp.plotting.grokking_selection import GENERALIZATION, MEMORIZATION
 COLOURS = {"train": style.CATEGORIES[1], "test": style.CATEGORIES[0]}
 COLOURS |= {MEMORIZATION: COLOURS["train"], GENERALIZATION: COLOURS["test"]}
 STROKES: dict[str, Any] = {"train": DASHES, "test": "-"}
+FLOOR = 1e-7  # bits, about the rounding of float32; a loss below it is drawn there
 EVENTS = {MEMORIZATION: "memorization", GENERALIZATION: "generalization"}
 
 
@@ -26,11 +27,11 @@ def site_text(site: str) -> str:
 
 
 def number_text(value: float) -> str:
-    """A number in few characters: 0.032, 5.9, 147, 1.2k, 680k, 1.5M."""
+    """A number in few characters: 1.09e−7, 0.032, 5.9, 147, 1.2k, 680k, 1.5M."""
     for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= 0.9995 * size:
             return f"{float(f'{value / size:.3g}'):g}{letter}".replace("-", "−")
-    return f"{value:.3g}".replace("-", "−")
+    return f"{value:.3g}".replace("e-0", "e-").replace("-", "−")
 
 
 def joined(values: list[float], text: Callable[[float], str]) -> str:

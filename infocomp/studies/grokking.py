@@ -34,7 +34,7 @@ from infocomp.studies.grokking_summary import grokking_summary
 from infocomp.studies.model_source import device_of
 from infocomp.studies.settings import ComputeSettings, as_tuple
 from infocomp.training.many import Many, cores, train_many
-from infocomp.training.recipe import MemberResult
+from infocomp.training.recipe import MemberResult, read_result
 from infocomp.training.state import write_atomically
 from infocomp.training.workers import WorkerPool
 
@@ -116,6 +116,8 @@ class Grokking:
                     many.result(run.name)
         report.end()
         done = [run for run, unit in units.items() if store.state(unit.name) == "done"]
+        for run in done:
+            self._write_files(run)
         jobs = self.jobs(done)
         measured = [self.measuring_unit(job) for job in jobs]
         waiting = {unit.name: job for unit, job in zip(measured, jobs, strict=True) if store.state(unit.name) != "done"}
@@ -162,9 +164,8 @@ class Grokking:
         return self.out / TRAINED / run.name
 
     def stands(self, run: GrokkingRun) -> bool:
-        """Whether the states that a finished run must have kept are there."""
-        scheduled = run.recipe.settings.checkpoints.steps(run.recipe.training.steps)
-        return all(run.recipe.saved(step, self.folder(run)) for step in scheduled)
+        """Whether a run is finished and every state that it kept is there."""
+        return read_result(self.folder(run), run.recipe) is not None
 
     def unit(self, run: GrokkingRun) -> Unit:
         """The training of one run as a unit of work."""
@@ -175,39 +176,47 @@ class Grokking:
             found = self._many.result(run.name)
             if found.status != "ok":
                 raise ValueError(f"training stopped: {found.message}")
-            return UnitResult(self._told(run, found))
+            return UnitResult(run_rows(run, curves_of(found.rows), self.config.dating, found.seconds))
 
         return Unit(name, run.title, run.describe() | {"quantity": "generalization_step"}, train)
 
-    def _told(self, run: GrokkingRun, found: MemberResult) -> list[dict]:
-        curves = curves_of(found.rows)
-        write_curves(curves, self.out / CURVES / f"{run.name}.csv")
-        self._write_pairs(run)
-        return run_rows(run, curves, self.config.dating, found.seconds)
-
-    def _write_pairs(self, run: GrokkingRun) -> None:
-        """The pairs of the split as documents of text, for every study over texts and checkpoints."""
+    def _write_files(self, run: GrokkingRun) -> None:
+        """What others read, where it is not there: the curves, and the pairs of the split as documents of text."""
+        curves = self.out / CURVES / f"{run.name}.csv"
+        found = None if curves.exists() else read_result(self.folder(run), run.recipe)
+        if found is not None:
+            write_curves(curves_of(found.rows), curves)
         for side, rows in (("train", run.recipe.split.train), ("test", run.recipe.split.test)):
-            lines = "".join(json.dumps({"text": text}) + "\n" for text in run.recipe.texts(rows))
-            write_atomically(self.out / PAIRS / f"{run.name}-{side}.jsonl", lines.encode())
+            pairs = self.out / PAIRS / f"{run.name}-{side}.jsonl"
+            if not pairs.exists():
+                lines = "".join(json.dumps({"text": text}) + "\n" for text in run.recipe.texts(rows))
+                write_atomically(pairs, lines.encode())
 
     def jobs(self, runs: list[GrokkingRun]) -> list[StateJob]:
-        """What is measured: each state of each of these runs."""
+        """What is measured: each state of each of these runs, of a control by the frequencies of what it controls."""
         measures = self.config.measures
         if measures is None:
             return []
+        states = {run: run.states(self.folder(run)) for run in runs}
+        treated = {(run.group, run.recipe.seed): run for run in reversed(runs) if not run.control}
         found = []
         for run in runs:
-            states = run.states(self.folder(run))
-            last = states[max(states)]
-            found += [StateJob(run, step, folder, last, measures) for step, folder in states.items()]
+            source = treated.get((run.group, run.recipe.seed), run) if run.control else run
+            last = states[source][max(states[source])]
+            found += [StateJob(run, step, folder, last, source.name, measures) for step, folder in states[run].items()]
         return found
 
     def measuring_unit(self, job: StateJob) -> Unit:
         """The measures of one state as a unit of work."""
         run, asked = job.run, job.measures.model_dump(mode="json")
         name = unit_name(
-            study="grokking", version=MEASURES_VERSION, run=run.name, control=run.control, step=job.step, measures=asked
+            study="grokking",
+            version=MEASURES_VERSION,
+            run=run.name,
+            control=run.control,
+            step=job.step,
+            keys=job.keys_of,
+            measures=asked,
         )
 
         def measure() -> UnitResult:

@@ -27,6 +27,7 @@ from infocomp.studies.grokking_settings import MeasureSettings
 from infocomp.units import BITS_PER_NAT
 
 UNSEEN = "test pairs alone"  # are projected
+AT_STATE = "at the state"
 MEASURES_VERSION = 1  # raised where the same settings give other numbers than before
 
 
@@ -40,12 +41,17 @@ def load_state(folder: Path) -> ArithmeticForCausalLM:
 
 @dataclass(frozen=True)
 class StateJob:
-    """The measures of the state in `folder`. last: the run's last state, whose frequencies are the key frequencies."""
+    """The measures of the state in `folder`.
+
+    last: the state whose frequencies are the key frequencies, the last of the run `keys_of`: of this one, or of the one
+    that this is the control of, so that both are asked for the same.
+    """
 
     run: GrokkingRun
     step: int
     folder: Path
     last: Path
+    keys_of: str
     measures: MeasureSettings
 
     def work(self) -> list[Row]:
@@ -74,7 +80,8 @@ class _State:
         self._activations: dict[str, Tensor] | None = None
 
     def measured(self, measures: MeasureSettings) -> Iterator[tuple[str, Callable[[], Iterable[Row]]]]:
-        """What is asked for and defined for this operation."""
+        """What is asked for and defined for this operation; the loss of the state first, which all is held against."""
+        yield "loss", self.evaluated
         if measures.fourier and self.order is not None:
             yield "restricted_loss", self.fourier
         if measures.weights:
@@ -98,6 +105,16 @@ class _State:
                 left, right, _ = self.recipe.rows()
                 self._activations = self.model.answer_activations(left, right)
         return self._activations
+
+    def evaluated(self) -> Iterator[Row]:
+        for side, rows in (("train", self.split.train), ("test", self.split.test)):
+            with torch.no_grad():
+                found = evaluate(self.model, *self.recipe.rows(rows))
+            about = {"site": "logits", "label": AT_STATE, "rows": side}
+            bits = {"quantity": "loss", "unit": "bits", "value": found["loss"] * BITS_PER_NAT}
+            yield about | bits | {"estimator": "code_length"}
+            share = {"quantity": "accuracy", "unit": "ratio", "value": found["accuracy"]}
+            yield about | share | {"estimator": "count"}
 
     def fourier(self) -> Iterator[Row]:
         assert self.order is not None
@@ -186,7 +203,9 @@ class _State:
     def mapping(self, measures: MeasureSettings) -> Iterator[Row]:
         settings = measures.mapping
         assert settings is not None
-        found = linear_mapping_number(self.model, self.task.left, self.task.right, settings.points)
+        found = linear_mapping_number(
+            self.model, self.task.left, self.task.right, settings.points, outputs=self.task.elements
+        )
         row = {"quantity": "linear_mapping_number", "label": f"{found.points} points", "unit": "count"}
         yield row | {"value": found.value, "ceiling": found.points}
 

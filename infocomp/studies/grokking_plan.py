@@ -16,7 +16,15 @@ if TYPE_CHECKING:
 
 # seconds of a measure of 147,328 weights on one core, with p = 59; the complexity's grow with the weights, all others
 # with the pairs
-SECONDS = {"fourier": 0.05, "weights": 0.03, "information": 0.35, "bisection": 0.3, "bayesian": 12.0, "synergy": 0.15}
+SECONDS = {
+    "fourier": 0.05,
+    "weights": 0.03,
+    "information": 0.35,
+    "bisection": 0.2,
+    "sweep": 0.7,
+    "bayesian": 2.0,
+    "synergy": 0.15,
+}
 MAPPING_SECONDS = 2e-5  # a pair of points
 COEFFICIENT_SECONDS = 0.015  # a step of a chain
 WEIGHTS, PAIRS = 147_328, 59**2

@@ -10,11 +10,10 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infocomp.checkpoints.schedule import parse_revision
 from infocomp.grokking.recipe import GrokkingRecipe
 from infocomp.grokking.tasks import ArithmeticTask
 from infocomp.training.recipe import identity_of
-from infocomp.training.series import CHECKPOINTS, is_checkpoint
+from infocomp.training.series import checkpoint_folder
 
 if TYPE_CHECKING:
     from infocomp.studies.grokking import GrokkingConfig
@@ -75,6 +74,8 @@ class GrokkingRun:
             "layers": shape.layers,
             "heads": shape.heads,
             "mlp": shape.neurons,
+            "initial_scale": shape.initial_scale,
+            "initial_by_width": shape.initial_by_width,
             "weight_decay": training.weight_decay,
             "learning_rate": training.learning_rate,
             "parameters": recipe.parameters,
@@ -87,12 +88,7 @@ class GrokkingRun:
 
     def states(self, folder: Path) -> dict[int, Path]:
         """Checkpoint folders of the run by step, in order."""
-        found = {}
-        for path in (folder / CHECKPOINTS).glob("step*"):
-            revision = parse_revision(path.name)
-            if revision.step is not None and is_checkpoint(path):
-                found[revision.step] = path
-        return dict(sorted(found.items()))
+        return {step: checkpoint_folder(folder, step) for step in self.recipe.kept(folder)}
 
 
 def runs_of(config: "GrokkingConfig") -> list[GrokkingRun]:

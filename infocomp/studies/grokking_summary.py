@@ -72,7 +72,7 @@ def _leads(table: pd.DataFrame) -> list[str]:
             }
             for _, row in own.head(SHOWN).iterrows()
         ]
-        title = f"\n{model}: when measures begin to move, in doublings of the step of generalization"
+        title = f"\n{model}: when measures begin to move against the test loss, in doublings of its step"
         more = f" (the first {SHOWN} of {len(own)})" if len(own) > SHOWN else ""
         lines += [title + more + "\n", _table(shown)]
     return lines

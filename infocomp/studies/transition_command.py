@@ -6,6 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from infocomp.grokking.curve_files import read_curves
 from infocomp.grokking.curves import NAMES, step_text
 from infocomp.grokking.transition import Crossing, DelayRule, Thresholds, Transition, date_transition
@@ -63,9 +65,11 @@ def _crossing_line(name: str, found: Crossing) -> str:
     """One crossing: step, interval, midpoint, threshold."""
     rule = "" if found.curve is None else _rule(found)
     if found.step is None or found.low is None or found.high is None:
-        return _line(name, "–", found.reason, "–", rule)
+        return _line(name, "–", found.reason.partition(":")[0], "–", rule)
     between = f"{step_text(found.low)} … {step_text(found.high)}{'*' if found.open else ''}"
     middle = "–"
+    if found.change is None and found.reason:
+        between, middle = found.reason, ""
     if found.change is not None:
         middle = f"{_rounded(found.change.step)} ({_rounded(found.change.low)} … {_rounded(found.change.high)})"
     return _line(name, step_text(found.step), between, middle, rule)
@@ -77,13 +81,18 @@ def _delay_line(found: Transition) -> str:
     if change.steps is not None and change.low is not None and change.high is not None:
         middle = f"{_rounded(change.steps)} ({_rounded(change.low)} … {_rounded(change.high)})"
     if delay.steps is None or delay.low is None or delay.high is None:
-        between = "" if delay.at_least is None else f"at least {step_text(delay.at_least)}"
-        return _line("delay", "–", between, middle, "")
+        if delay.at_least is None or delay.at_least <= 0:
+            return _line("delay", "–", "", middle, "")
+        times = delay.times_at_least
+        late = "" if times is None else f", at least {np.floor(10 * times) / 10:.1f} times as late"
+        return _line("delay", "–", f"at least {step_text(delay.at_least)}{late}", "", "")
     return _line("delay", step_text(delay.steps), f"{step_text(delay.low)} … {step_text(delay.high)}", middle, "")
 
 
 def _line(name: str, step: str, between: str, middle: str, rule: str) -> str:
-    """One line of the table."""
+    """One line of the table; without a midpoint there is room for more words."""
+    if not middle:
+        return f"  {name:<15}{step:>10}  {between:<51} {rule}".rstrip()
     return f"  {name:<15}{step:>10}  {between:<22} {middle:<28} {rule}".rstrip()
 
 

@@ -67,7 +67,8 @@ class KeepsStates(Protocol):
     """A recipe some of whose states stay as checkpoints in its folder: those of `settings.checkpoints`, and events.
 
     event: whether this step's is kept as well, from the rows so far and what was measured now, and from nothing else.
-    save: writes it, whole or not at all; the same again after a kill. saved: whether it still stands.
+    save: writes it, whole or not at all; the same again after a kill. saved: whether it still stands. kept: all steps
+    that do.
     """
 
     def event(self, step: int, rows: Sequence[Row], measured: Mapping[str, float]) -> bool: ...
@@ -75,6 +76,8 @@ class KeepsStates(Protocol):
     def save(self, step: int, model: nn.Module, folder: Path) -> None: ...
 
     def saved(self, step: int, folder: Path) -> bool: ...
+
+    def kept(self, folder: Path) -> list[int]: ...
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ def train_one(
 def write_result(folder: Path, recipe: Recipe, result: MemberResult) -> None:
     """Keep what a finished training gave, and let go of its resume state."""
     about = {"identity": identity_of(recipe), "rows": result.rows, "seconds": result.seconds}
-    about |= {"arrays": list(result.arrays)}
+    about |= {"arrays": list(result.arrays), "kept": recipe.kept(folder) if isinstance(recipe, KeepsStates) else []}
     buffer = io.BytesIO()
     text = np.frombuffer(json.dumps(about).encode(), np.uint8)
     arrays: dict[str, Any] = {_META: text, **{name: np.asarray(array) for name, array in result.arrays.items()}}
@@ -153,16 +156,14 @@ def write_result(folder: Path, recipe: Recipe, result: MemberResult) -> None:
 
 def read_result(folder: Path, recipe: Recipe) -> MemberResult | None:
     """What a finished training gave; None where there is none, where it is damaged, is another recipe's, or where a
-    checkpoint that it must have kept is gone."""
-    if isinstance(recipe, KeepsStates):
-        scheduled = recipe.settings.checkpoints.steps(recipe.settings.steps)
-        if not all(recipe.saved(step, folder) for step in scheduled):
-            return None
+    checkpoint that it kept is gone."""
     try:
         with io.BytesIO((folder / RESULT).read_bytes()) as file, np.load(file) as found:
             about: dict[str, Any] = json.loads(found[_META].tobytes())
             arrays = {name: found[name] for name in about["arrays"]}
             if about["identity"] != identity_of(recipe):
+                return None
+            if isinstance(recipe, KeepsStates) and not set(about["kept"]) <= set(recipe.kept(folder)):
                 return None
             return MemberResult("ok", None, about["rows"], arrays, about["seconds"], resumed=True)
     except Exception:  # zipfile and NumPy raise a dozen kinds over damaged bytes, and all mean the same here
