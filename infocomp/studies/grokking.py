@@ -26,7 +26,7 @@ from infocomp.plotting.draw import draw_all
 from infocomp.studies.capacity_settings import CapacityComputeSettings
 from infocomp.studies.grokking_joined import JOINED_VERSION, joined_rows
 from infocomp.studies.grokking_measures import MEASURES_VERSION, StateJob
-from infocomp.studies.grokking_plan import GrokkingPlan, plan_grokking
+from infocomp.studies.grokking_plan import STATES_WORTH_WORKERS, GrokkingPlan, plan_grokking
 from infocomp.studies.grokking_rows import curves_of, run_rows, write_curves
 from infocomp.studies.grokking_runs import GrokkingRun, runs_of
 from infocomp.studies.grokking_settings import DatingSettings, Decays, MeasureSettings, Rates, Seeds, TaskSettings
@@ -40,7 +40,6 @@ from infocomp.training.workers import WorkerPool
 
 GROKKING_VERSION = 1  # raised where the same configuration gives other numbers than before
 TRAINED, CURVES, PAIRS = "training", "curves", "pairs"
-STATES_WORTH_WORKERS = 16
 
 
 class GrokkingConfig(StudyConfig):

@@ -28,6 +28,7 @@ SECONDS = {
 MAPPING_SECONDS = 2e-5  # a pair of points
 COEFFICIENT_SECONDS = 0.015  # a step of a chain
 WEIGHTS, PAIRS = 147_328, 59**2
+STATES_WORTH_WORKERS = 16  # from so many on, worker processes measure
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ def plan_grokking(study: "Grokking", report: Report) -> GrokkingPlan:
     at_once = min(config.compute.workers or cores(), max(len(waiting), 1)) if study.device.type == "cpu" else 1
     models = [(name, parameters, seconds) for name, (parameters, seconds) in totals.items()]
     done = len(study.runs) - len(waiting)
+    measuring /= (config.compute.workers or cores()) if states >= STATES_WORTH_WORKERS else 1
     return GrokkingPlan(len(study.runs), done, states, models, at_once, in_turn / at_once, measuring, disk)
 
 
