@@ -11,13 +11,14 @@ import psutil
 import pytest
 import torch
 from test_kill_and_resume import wait
-from tiny_recipes import same_results, tiny_recipe
+from tiny_recipes import TinyJob, same_results, tiny_recipe
 
 from infocomp.training.many import Mode, train_many
 from infocomp.training.recipe import RESULT, MemberResult, Recipe, train_one
 from infocomp.training.stacked import GROUP, StackedTraining
 from infocomp.training.state import read_state, write_state
 from infocomp.training.trainer import TRAINING
+from infocomp.training.workers import WorkerPool
 
 STEPS = 300  # of a training that takes longer than SOON, so that it is killed in the middle
 SOON = 5.0  # seconds in which a worker must have seen that nobody listens any more
@@ -241,3 +242,15 @@ def test_a_stopped_stack_goes_on_as_it_was_though_others_are_given_before_its_me
         found = {name: many.result(name) for name in recipes}
     assert {name: one.resumed for name, one in found.items()} == {"a": False, "b": False, "c": True, "d": True}
     assert all(one.rows[-1]["step"] == 30 for one in found.values())
+
+
+def test_other_jobs_come_back_fail_with_their_sentence_or_die_alone(tmp_path):
+    jobs = {name: (TinyJob(number), tmp_path) for name, number in (("dies", 0), ("three", 3), ("bad", -1), ("four", 4))}
+    pool = WorkerPool(jobs, 2)
+    try:
+        found = {name: pool.result(name) for name in jobs}
+    finally:
+        pool.close()
+    assert (found["three"], found["four"]) == (9, 16)
+    assert (found["bad"].status, found["bad"].message) == ("failed", "number must be at least 0, got -1")
+    assert found["dies"].status == "failed" and "ended by signal 9 (SIGKILL) while it worked" in found["dies"].message
