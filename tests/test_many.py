@@ -6,9 +6,9 @@ import math
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import torch
+from test_many_kill import worker_processes
 from tiny_recipes import MuonRecipe, TinyRecipe, same_results, tiny_recipe
 from torch.nn import functional
 
@@ -133,7 +133,7 @@ def test_progress_adds_up_to_all_steps_of_every_member(ways, way):
 
 
 def test_workers_are_gone_when_the_block_ends_and_threads_are_as_before(ways):
-    assert ways["processes"][0] and not psutil.Process().children()
+    assert ways["processes"][0] and not worker_processes()
     assert torch.get_num_threads() == 1
 
 
