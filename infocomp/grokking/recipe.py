@@ -25,7 +25,7 @@ from infocomp.checkpoints.arithmetic_model import ArithmeticConfig, ArithmeticFo
 from infocomp.checkpoints.schedule import parse_revision
 from infocomp.grokking.tasks import SIGNS, ArithmeticTask, MirrorPairs, Split, split_pairs
 from infocomp.training.optimizers import AdamWSettings
-from infocomp.training.schedule import CheckpointSettings, ScheduleSettings, ShuffledOrder
+from infocomp.training.schedule import CheckpointSettings, ScheduleSettings, batches
 from infocomp.training.series import CHECKPOINTS, checkpoint_folder, is_checkpoint, save_checkpoint
 from infocomp.training.state import Row
 from infocomp.training.trainer import TRAINING, TrainerSettings
@@ -206,10 +206,7 @@ class GrokkingRecipe:
 
     def order(self) -> Callable[[int], Int[Tensor, "batch"]]:
         """Which pairs each step reads: all of them, or shuffled epochs of batches."""
-        if self._batch == len(self.split.train):
-            everything = torch.arange(self._batch)
-            return lambda step: everything
-        return ShuffledOrder(len(self.split.train), self._batch, self.seed)
+        return batches(len(self.split.train), self._batch, self.seed)
 
     def loss(self, model: nn.Module, left: Tensor, right: Tensor, answer: Tensor) -> Tensor:
         """Mean nats per answer."""

@@ -1,6 +1,6 @@
 """What a grokking study would need before it is run: trainings, states, and a rough time from a few steps of each."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -64,7 +64,7 @@ def plan_grokking(study: "Grokking", report: Report) -> GrokkingPlan:
     totals: dict[str, tuple[int, float]] = {}
     states, disk, measuring = 0, 0, 0.0
     for run in waiting:
-        recipe = replace(run.recipe, seed=run.recipe.seed)
+        recipe = run.recipe
         if recipe.family() not in tried:
             tried[recipe.family()] = seconds_a_step([recipe], study.device, torch.get_num_threads())
         share = len(recipe.task.left) / (3 * len(recipe.split.train))  # of a step's cost: forward alone, all pairs

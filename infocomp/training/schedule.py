@@ -1,6 +1,7 @@
 """What is known before a run begins: the share of the learning rate, the checkpoints and the examples of every step."""
 
 import math
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import numpy as np
@@ -67,6 +68,18 @@ class CheckpointSettings(BaseModel):
             count = math.ceil(math.log(max(last / self.ratio_from, 1), self.ratio)) + 1
             spaced += [math.ceil(round(self.ratio_from * self.ratio**power, 6)) for power in range(count)]
         return sorted({step for step in spaced if step <= last} | {last})
+
+
+def batches(examples: int, batch: int, seed: int) -> Callable[[int], Int[Tensor, "batch"]]:
+    """Which examples each step reads: all of them, always the same tensor, or shuffled epochs where there are more.
+
+    >>> batches(examples=3, batch=8, seed=0)(5).tolist()
+    [0, 1, 2]
+    """
+    if examples <= batch:
+        everything = torch.arange(examples)
+        return lambda step: everything
+    return ShuffledOrder(examples, batch, seed)
 
 
 class ShuffledOrder:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from infocomp.training.optimizers import AdamWSettings
-from infocomp.training.schedule import CheckpointSettings, ScheduleSettings, ShuffledOrder
+from infocomp.training.schedule import CheckpointSettings, ScheduleSettings, batches
 from infocomp.training.small_gpt import GPTSettings, SmallGPT, parameter_counts
 from infocomp.training.trainer import TrainerSettings
 
@@ -118,10 +118,7 @@ class TokenRecipe:
 
     def order(self) -> Callable[[int], Int[Tensor, "batch"]]:
         """Which rows each step reads: all of them, or shuffled epochs of batches."""
-        if len(self.train) <= self.training.batch:
-            everything = torch.arange(len(self.train))
-            return lambda step: everything
-        return ShuffledOrder(len(self.train), self.training.batch, self.seed)
+        return batches(len(self.train), self.training.batch, self.seed)
 
     def loss(self, model: nn.Module, tokens: Int[Tensor, "batch length"]) -> Tensor:
         """Mean nats per predicted token."""
