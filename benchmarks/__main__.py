@@ -7,15 +7,29 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does,
 
 import torch
 
-from benchmarks import analysis, bottleneck, coding, estimator, extraction, grokking, many, memory, scaling
+from benchmarks import (
+    analysis,
+    bottleneck,
+    coding,
+    comparison,
+    estimator,
+    extraction,
+    geometry,
+    grokking,
+    many,
+    memory,
+    scaling,
+)
 from benchmarks.record import keep
 
 ALL = {
+    "comparison": comparison.run,
     "estimator": estimator.run,
     "analysis": analysis.run,
     "bottleneck": bottleneck.run,
     "coding": coding.run,
     "extraction": extraction.run,
+    "geometry": geometry.run,
     "grokking": grokking.run,
     "many": many.run,
     "memory": memory.run,

@@ -48,9 +48,16 @@ def demo(
     out: Out = Path("runs/demo"),
     settings: Set = None,
     wandb: Annotated[bool, typer.Option("--wandb", help="log to Weights & Biases, offline, at the end")] = False,
+    post_training: Annotated[
+        bool, typer.Option("--post-training", help="tune its last checkpoint on a planted preference, and compare")
+    ] = False,
 ) -> None:
     """Train a small GPT-NeoX on this Python's own source, measure every checkpoint, draw the planes."""
     with one_sentence():
+        if post_training:
+            from infocomp.studies.post_training_command import post_training_and_tell
+
+            raise typer.Exit(post_training_and_tell(out, settings or [], True if wandb else None))
         from infocomp.studies.commands import demo_config, run_and_tell
 
         raise typer.Exit(run_and_tell(demo_config(), settings or [], out, wandb_offline=True if wandb else None))
@@ -177,6 +184,31 @@ def status(folder: Folder) -> None:
         found = status_of(folder)
         typer.echo(f"{folder}: {found.done} of {found.planned} units done, {found.failed} failed")
         typer.echo(f"running: {found.running}" if found.running else "nobody is working on it")
+
+
+@app.command()
+def compare(
+    base: Annotated[str, typer.Option("--base", help="checkpoint folder, or owner/repository[@revision]")],
+    tuned: Annotated[
+        list[str], typer.Option("--tuned", help="likewise, or a folder of checkpoints; repeatable", show_default=False)
+    ],
+    data: Annotated[list[str], typer.Option("--data", help="pairs, chats or text (jsonl, parquet, txt); repeatable")],
+    out: Out = Path("runs/compare"),
+    template: Annotated[str, typer.Option(help="auto, plain or tuned: how chats and pairs are written")] = "auto",
+    settings: Set = None,
+    plan: Annotated[bool, typer.Option("--plan", help="say what it would need, and stop")] = False,
+    wandb: Annotated[bool, typer.Option("--wandb", help="log to Weights & Biases, offline, at the end")] = False,
+) -> None:
+    """Compare a base model with tuned ones: preference, spectra, similarity, words, token information; what moved."""
+    with one_sentence():
+        from infocomp.studies.commands import plan_and_tell, run_and_tell
+        from infocomp.studies.comparison_command import comparison_config
+
+        config = comparison_config(base, tuned, data) | {"template": template}
+        if plan:
+            plan_and_tell(config, settings or [], out)
+            return
+        raise typer.Exit(run_and_tell(config, settings or [], out, wandb_offline=True if wandb else None))
 
 
 @app.command()

@@ -23,6 +23,7 @@ VOLATILE = "volatile: changes how a run is done, not what comes out"
 _STUDIES = {
     "capacity": "infocomp.studies.capacity:CapacityConfig",
     "coding": "infocomp.studies.coding_rate:CodingConfig",
+    "comparison": "infocomp.studies.comparison:ComparisonConfig",
     "grokking": "infocomp.studies.grokking:GrokkingConfig",
     "information_plane": "infocomp.studies.information_plane:InformationPlaneConfig",
     "memorization": "infocomp.studies.memorization:MemorizationConfig",

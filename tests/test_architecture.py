@@ -21,11 +21,12 @@ ALLOWED = {
     "training": {"checkpoints", "corpora", "activations", "estimators"},
     "memorization": {"checkpoints", "corpora", "activations", "estimators", "coding", "training"},
     "grokking": {"checkpoints", "corpora", "activations", "estimators", "training"},
+    "geometry": {"checkpoints", "corpora", "activations", "estimators", "training"},
     "execution": set(),
     "plotting": {"execution"},
     "studies": {
         *("checkpoints", "corpora", "activations", "estimators"),
-        *("coding", "training", "memorization", "grokking", "execution", "plotting", "bottleneck"),
+        *("coding", "training", "memorization", "grokking", "geometry", "execution", "plotting", "bottleneck"),
     },
     "cli": {"studies", "execution"},
     "__init__": {"estimators", "activations", "corpora", "execution", "studies"},

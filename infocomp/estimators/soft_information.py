@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -32,6 +32,7 @@ from infocomp.estimators.results import DrawResult, estimates_of
 from infocomp.estimators.sphere import SoftAssigner, draw_anchors, exact_temperature
 
 STATE_VERSION = 1
+GROUPED_AT_ONCE = 65_536  # rows held in float64 while groups are averaged
 
 
 class SoftInformation:
@@ -151,6 +152,34 @@ class SoftInformation:
             self._labels.setdefault(name, []).extend(values)
         self._documents.extend(other._documents)
         self._row_sum += other._row_sum
+
+    def group_means(
+        self, groups: Int[np.ndarray, "rows"], n_groups: int
+    ) -> tuple[Float[np.ndarray, "groups draws bins"], Float[np.ndarray, "groups draws"]]:
+        """Mean assignment, and mean entropy of an assignment in nats, over the rows of each group (-1: no group).
+
+        Sums are float64. ValueError: not one group a row, a number that is no group, or a group without rows.
+        """
+        if groups.shape != (self.n,) or (len(groups) and not -1 <= groups.min() <= groups.max() < n_groups):
+            raise ValueError(
+                f"groups must hold one number from -1 to {n_groups - 1} for each of the {self.n} rows, got shape "
+                f"{groups.shape}" + (f" from {groups.min()} to {groups.max()}." if len(groups) else ".")
+            )
+        counts = np.bincount(groups[groups >= 0], minlength=n_groups)
+        if not counts.all():
+            raise ValueError(f"group {int(np.argmin(counts))} of {n_groups} has no row; number the groups that have.")
+        kept = torch.from_numpy(np.flatnonzero(groups >= 0))
+        place = torch.from_numpy(groups[groups >= 0].astype(np.int64))
+        means = np.empty((n_groups, self.draws, self.bins))
+        entropies = torch.zeros(n_groups, self.draws, dtype=torch.float64)
+        entropies.index_add_(0, place, self._buffer.entropies().cpu()[kept].double())
+        for draw in range(self.draws):
+            plane = self._buffer.plane(draw)
+            sums = torch.zeros(n_groups, self.bins, dtype=torch.float64)
+            for rows, where in zip(kept.split(GROUPED_AT_ONCE), place.split(GROUPED_AT_ONCE), strict=True):
+                sums.index_add_(0, where, plane[rows.to(plane.device)].cpu().double())
+            means[:, draw] = sums.numpy() / counts[:, None]
+        return means, entropies.numpy() / counts[:, None]
 
     def centre_shift(self) -> float | None:
         """Distance between the centre used and the mean of all rows, as a share of the centre's own norm.

@@ -20,6 +20,14 @@ from infocomp.plotting import (
     coding_table,
     coding_training,
     coding_widths,
+    comparison_changes,
+    comparison_phases,
+    comparison_plane,
+    comparison_preference,
+    comparison_shepard,
+    comparison_similarity,
+    comparison_spectra,
+    comparison_words,
     curves,
     estimates,
     grokking_curves,
@@ -38,6 +46,7 @@ from infocomp.plotting import (
     style,
 )
 from infocomp.plotting.coding_selection import coding_models, coding_rows, coding_texts, of_coding
+from infocomp.plotting.comparison_selection import comparison_texts, of_comparison
 from infocomp.plotting.grokking_selection import drawn_settings, of_grokking
 from infocomp.plotting.memorization_selection import memorization_texts, of_memorization
 from infocomp.plotting.selection import NothingToDraw, corpora, drawable, has_informations, models
@@ -103,6 +112,27 @@ GROKKING_PAGES = (
 )
 GROKKING_PHASES = Page("grokking_phases", grokking_phases.grokking_phases_rows, grokking_phases.draw_grokking_phases)
 
+COMPARISON_PAGES = (
+    Page("comparison_plane", comparison_plane.comparison_plane_rows, comparison_plane.draw_comparison_plane),
+    Page(
+        "comparison_preference",
+        comparison_preference.comparison_preference_rows,
+        comparison_preference.draw_comparison_preference,
+    ),
+    Page("comparison_spectra", comparison_spectra.comparison_spectra_rows, comparison_spectra.draw_comparison_spectra),
+    Page(
+        "comparison_similarity",
+        comparison_similarity.comparison_similarity_rows,
+        comparison_similarity.draw_comparison_similarity,
+    ),
+    Page("comparison_words", comparison_words.comparison_words_rows, comparison_words.draw_comparison_words),
+    Page("comparison_shepard", comparison_shepard.comparison_shepard_rows, comparison_shepard.draw_comparison_shepard),
+    Page("comparison_phases", comparison_phases.comparison_phases_rows, comparison_phases.draw_comparison_phases),
+)
+COMPARISON_CHANGES = Page(
+    "comparison_changes", comparison_changes.comparison_changes_rows, comparison_changes.draw_comparison_changes
+)
+
 
 def draw_all(
     table: pd.DataFrame,
@@ -112,8 +142,9 @@ def draw_all(
 ) -> list[Path]:
     """Write every figure the table allows into `out_dir`; what it does not allow is told in one sentence each.
 
-    Figures of coding, of memorization and of grokking are the exception: a table without their rows is silent about
-    them, and one with their rows is silent about the information plane of texts that no information was measured on.
+    Figures of coding, of memorization, of grokking and of comparisons are the exception: a table without their rows is
+    silent about them, and one with their rows is silent about the information plane of texts that no information was
+    measured on.
 
     `changes` (`plotting.changes.read_changes`) say which changes between checkpoints stand up; without them no figure
     speaks of it. Returns the files written: for each figure a PDF, a PNG and a CSV. Where the table holds several texts
@@ -130,6 +161,9 @@ def figures_of(
 ) -> Iterator[tuple[str, Page, pd.DataFrame]]:
     """What `draw_all` draws, in its order: the file's name, the page and its rows. Tells as `draw_all` does."""
     everything = table
+    if of_comparison(table).any():
+        yield from _of_comparison(table)
+        table = table[~of_comparison(table)]
     if of_grokking(table).any():
         yield from _of_grokking(table)
         table = table[~of_grokking(table)]
@@ -206,6 +240,22 @@ def _of_grokking(table: pd.DataFrame) -> Iterator[tuple[str, Page, pd.DataFrame]
                 found.append((name, page.rows(table, **{what: name})))
         for name, rows in found:
             yield page.name + (_slug(name) if len(found) > 1 else ""), page, rows
+
+
+def _of_comparison(table: pd.DataFrame) -> Iterator[tuple[str, Page, pd.DataFrame]]:
+    """The figures of the study of comparison; what a table has no rows for is left out without a word.
+
+    What changed is one figure of all data sets; of the others one has the data set in its name only where it is drawn
+    for several.
+    """
+    texts: list[dict[str, Any]] = [{"corpus": text} for text in comparison_texts(table)]
+    for page in (COMPARISON_CHANGES, *COMPARISON_PAGES):
+        found = []
+        for chosen in [{}] if page is COMPARISON_CHANGES else texts:
+            with suppress(NothingToDraw):
+                found.append((chosen.get("corpus"), page.rows(table, **chosen)))
+        for text, rows in found:
+            yield page.name + (_slug(text) if len(found) > 1 else ""), page, rows
 
 
 def _models(table: pd.DataFrame, text: str | None) -> list[str | None]:

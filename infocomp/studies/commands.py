@@ -86,7 +86,7 @@ def plot_and_tell(folders: Sequence[Path], out: Path | None) -> None:
             print(path)
 
 
-def plan_and_tell(config: Path, settings: Sequence[str], out: Path) -> None:
+def plan_and_tell(config: Path | dict, settings: Sequence[str], out: Path) -> None:
     """Print what a run would need and how long it would take."""
     study, _ = open_study(config, settings, out)
     report = Bars()

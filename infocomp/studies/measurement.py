@@ -31,6 +31,8 @@ CONTROL_SITE = "control.gaussian"
 CONTROL_BATCH = 4096
 INFLUENCE_GROUPS = 512
 Row = dict[str, Any]
+Weights = list[tuple[Row, dict[str, np.ndarray]]]  # key columns of a number, and what groups of documents weigh in it
+Further = Callable[[str, str, SoftInformation], tuple[list[Row], Weights]]  # site, rows, its assignments
 
 
 @dataclass(frozen=True)
@@ -52,10 +54,13 @@ def measure_corpus(
     scratch: Path,
     progress: Callable[[int], None] | None = None,
     also: AlsoSettings | None = None,
+    beside: Sequence[Probe] = (),
+    further: Further | None = None,
 ) -> Measured:
     """Complexity, expressivity and the rest at every site, and bits per token and byte, from one forward pass.
 
-    `about` holds the columns that are the same in every row (model, revision, fingerprint, …).
+    `about` holds the columns that are the same in every row (model, revision, fingerprint, …). `beside` are probes of
+    the caller's that the same pass feeds; `further` makes more rows from the assignments of a site while they last.
     """
     start = time.perf_counter()
     names = resolve_sites(model, list(sites))
@@ -63,7 +68,7 @@ def measure_corpus(
     on_disk = scratch_needed(
         len(names) * len(estimator.rows), prepared.n_rows, estimator.draws, estimator.bins, compute.memory_budget
     )
-    widths, attention = _widths(model, names)
+    widths, attention = widths_of(model, names)
     states = {
         (name, rows): SoftInformation(
             widths[name],
@@ -80,7 +85,7 @@ def measure_corpus(
     }
     information, rate = InformationProbe(states), CodeLength(model)
     try:
-        probes: list[Probe] = [information, rate]
+        probes: list[Probe] = [information, rate, *beside]
         sampled = None if also is None else ReservoirProbe(widths, min(also.sample, prepared.n_rows), estimator.seed)
         stream(model, prepared.windows, [*probes, sampled] if sampled else probes, compute.batch_tokens, progress)
         shared = _shared(prepared, estimator, compute) | {"attention": attention} | dict(about)
@@ -89,6 +94,9 @@ def measure_corpus(
         for (site, variant), state in states.items():
             found, weights = information_rows(state, site, variant, prepared.groups, estimator, prepared, shared)
             rows, influence = rows + found, influence + weights
+            if further is not None:
+                found, weights = further(site, variant, state)
+                rows, influence = rows + [{**shared, **row} for row in found], influence + weights
             state.close()
         rows += _sink_rows(information, shared)
         if also is not None and sampled is not None:
@@ -287,7 +295,7 @@ def _pilot(
     return pilot.centres(), pilot.directions(estimator.outlier_directions) if outliers else {}
 
 
-def _widths(model: PreTrainedModel, sites: Sequence[str]) -> tuple[dict[str, int], str | None]:
+def widths_of(model: PreTrainedModel, sites: Sequence[str]) -> tuple[dict[str, int], str | None]:
     """Width of the activations at each site, from one position, and the attention that they are read with."""
     device = next(model.parameters()).device
     ids = torch.zeros((1, 1), dtype=torch.int64, device=device)

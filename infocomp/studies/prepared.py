@@ -116,7 +116,17 @@ def prepare_corpus(
     cache: Path | None = None,
 ) -> PreparedCorpus:
     """Read, tokenise, cut and label one corpus. `cache` keeps tokens and labels from one command to the next."""
-    documents = _documents(settings)
+    return prepare_documents(settings, _documents(settings), tokenizer, orders, cache)
+
+
+def prepare_documents(
+    settings: CorpusSettings,
+    documents: Sequence[Document],
+    tokenizer: PreTrainedTokenizerBase,
+    orders: tuple[int, ...],
+    cache: Path | None = None,
+) -> PreparedCorpus:
+    """As `prepare_corpus`, of documents that were read already."""
     corpus = tokenise(documents, tokenizer, settings.name, settings.max_tokens, cache, settings.document_tokens)
     bos: Any = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     windows = cut_windows(

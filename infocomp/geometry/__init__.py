@@ -1,0 +1,1 @@
+"""Where rows lie and what moved between two models: spectra, similarity, words, preference information, curvature."""
