@@ -16,9 +16,9 @@ from benchmarks.analysis import HEAD_CHUNK, bare_pass
 from benchmarks.record import Result
 from benchmarks.shapes import pythia_70m, tokenizer
 from infocomp.config import load_config
+from infocomp.corpora.chat import ChatTemplate
 from infocomp.studies.comparison_data import prepare_data
 from infocomp.studies.comparison_measures import measure_model
-from infocomp.corpora.chat import ChatTemplate
 
 TOKENS, CONTEXT, DOCUMENT_TOKENS, BATCH_TOKENS = 102_400, 256, 1024, 4096
 TARGET = 1.5

@@ -166,6 +166,7 @@ def test_a_site_that_the_base_lacks_has_no_arrow_and_unequal_depths_are_said():
     tuned = rows[rows["role"] == "tuned"]
     assert tuned.loc[tuned["x_from"].isna(), "name"].tolist() == ["L4", "L5"] and len(arrows(figure, "dpo")) == 6
     assert "Numbers of blocks differ (demo 4, dpo 6)" in words(figure)
+    assert "Numbers of blocks" not in words(drawing(PLANE)[1])
     assert len(figure.axes) == 1, "without rows of differences there is no panel of moves"
 
 
@@ -219,6 +220,7 @@ def test_the_null_is_shaded_up_to_the_largest_upper_end_of_the_models():
 
 def test_a_ceiling_in_view_is_drawn_and_one_far_above_is_said():
     said = words(drawing(PREFERENCE, FAIR)[1])
+    assert not len(lines(drawing(PREFERENCE, FAIR)[1].axes[0], "ceiling"))
     assert "The ceiling of a binary label lies above the view (0.6 bits)." in said
     rows = [made for make in models() for made in preference_rows(make, ceiling=0.1)]
     figure = comparison_preference(frame([made for made in rows if made["quantity"] == "preference_information"]))
@@ -241,7 +243,9 @@ def test_the_confound_is_seen_a_shade_to_the_best_baseline_lines_with_names_and_
     assert "the longer text is chosen in 87 % of pairs; one author's text is chosen in 97 %" in said
     assert "author alone: 0.97 [0.94, 0.99]" in said and "chance: 0.5" in said
     assert probe.get_title() == "linear probe: author and length alone already tell"
-    assert len(rows[rows["series"] == "baseline"]) == 3, "once, not once a model"
+    every = [made for make in (Maker(BASE, "base", 0), Maker("dpo", "base", 1)) for made in preference_rows(make)]
+    again = comparison_preference_rows(frame(every))
+    assert len(rows[rows["series"] == "baseline"]) == 3 == len(again[again["series"] == "baseline"]), "not by model"
 
 
 def test_where_length_and_author_tell_nothing_that_is_said():
@@ -393,6 +397,15 @@ def test_what_a_comparison_figure_lacks_is_one_sentence(page: Page):
         page.rows(pd.DataFrame({"estimator": ["soft"]}))
     with pytest.raises(NothingToDraw, match="the table holds no row of a comparison of models"):
         page.rows(table("small").iloc[:0])
+
+
+def test_an_excess_or_a_growth_alone_is_no_figure():
+    for page, series in ((PREFERENCE, preference_rows), (SPECTRA, spectra_rows)):
+        rows = series(Maker(BASE, "base", 0))
+        alone = [made for made in rows if made["quantity"] == "preference_excess" or made["rows"] == "first"]
+        with pytest.raises(NothingToDraw) as reason:
+            OWN[page].rows(frame(alone))
+        assert str(reason.value) == WITHOUT[page]
 
 
 def test_a_figure_of_several_data_sets_asks_for_one():

@@ -1,10 +1,10 @@
 """What changed beyond chance from the base to each tuned model: a table sorted by effect size, one line a measure.
 
 A change is a difference (tuned minus base) that its row calls changed, at a false-discovery rate of 5 % over the whole
-table. A line is a measure of one model on one data set, at the site where its effect (difference / standard error) is
-the largest, with the values of both models, the difference with its 95 % interval in the measure's own unit, p and at
-how many of its sites it rose and fell. At most 30 lines are drawn, and what is not is counted in words. Where nothing
-changed that is said, above the largest effects in grey.
+table. A line is a measure of one model on one data set, at the site where its effect (difference over its spread
+between documents) is the largest, with the values of both models, the difference with its 95 % interval in the
+measure's own unit, p and at how many of its sites it rose and fell. At most 30 lines are drawn, and what is not is
+counted in words. Where nothing changed that is said, above the largest effects in grey.
 """
 
 import math
@@ -203,7 +203,7 @@ def _draw_effects(ax: Axes, lines: pd.DataFrame, looks: dict[str, Look]) -> None
     ax.set_xlim(-low, high)
     ax.set_yticks([])
     ax.spines["left"].set_visible(False)
-    ax.set_xlabel("effect: difference /\nstandard error, ratio")
+    ax.set_xlabel("effect: difference / its\nspread over documents")
 
 
 def _title(lines: pd.DataFrame) -> str:

@@ -151,9 +151,8 @@ def _draw_information(ax: Axes, own: pd.DataFrame, sites: pd.DataFrame, looks: d
     for bar in ax.patches:
         bar.set_gid("null")
     ax.axhline(0.0, color=style.GREY, lw=0.5, zorder=1)
-    bottom, top = ax.get_ylim()
-    ceiling = own["ceiling"].min()
-    if np.isfinite(ceiling) and ceiling < 1.6 * top:
+    if _ceiling_in_view(own):
+        bottom, top = ax.get_ylim()
         ends = own.groupby("at")["ceiling"].min()
         ax.plot(ends.index, ends, color=style.CEILING, ls=DOTS, lw=1.4, zorder=1.5, gid="ceiling")
         ax.set_ylim(bottom, max(top, 1.05 * float(ends.max())))
@@ -240,19 +239,23 @@ def _legend(points: pd.DataFrame, looks: dict[str, Look]) -> list[Artist]:
     information = points[points["series"] == "information"]
     if len(null_band(information)):
         handles.append(Patch(facecolor=style.NULL_SHADE, label="null: labels flipped within pairs"))
-    if len(information) and information["ceiling"].notna().any() and not _ceiling_said(points):
+    if _ceiling_in_view(information):
         handles.append(Line2D([], [], color=style.CEILING, ls=DOTS, lw=1.4, label="ceiling"))
     if (points["series"] == "baseline").any():
         handles.append(Patch(facecolor=EXPLAINED, label="reached without any network"))
     return handles
 
 
+def _ceiling_in_view(own: pd.DataFrame) -> bool:
+    """Whether the lowest ceiling is near enough to the values to be drawn with them."""
+    return bool(own["ceiling"].min() < 1.5 * own[["value", "high"]].max().max())
+
+
 def _ceiling_said(points: pd.DataFrame) -> str:
     """The ceiling in words, where it is too far above the values to be drawn; "" else."""
     own = points[points["series"] == "information"]
     ceilings = own["ceiling"].dropna()
-    tops = own[["value", "high"]].to_numpy(float)
-    if ceilings.empty or ceilings.min() < 1.5 * np.nanmax(tops):
+    if ceilings.empty or _ceiling_in_view(own):
         return ""
     low, high = f"{ceilings.min():.2g}", f"{ceilings.max():.2g}"
     return f"The ceiling of a binary label lies above the view ({low if low == high else f'{low} to {high}'} bits)."

@@ -53,7 +53,9 @@ def comparison_rows(
         raise NothingToDraw("the table holds no row of a comparison of models")
     named = _named(rows)
     wanted = (rows["status"] == "ok") & rows["value"].notna()
-    wanted &= rows["draw"].fillna("").isin(["mean", ""]) & rows["weighting"].fillna("").isin(["frequency", ""])
+    wanted &= rows["draw"].fillna("").isin(["mean", ""]) & rows["weighting"].fillna("").isin(
+        ["frequency", "completions", ""]
+    )
     wanted &= rows["estimator"].fillna("").str.endswith(DIFFERENCE) == differences
     if quantities:
         wanted &= rows["quantity"].isin(quantities)

@@ -91,6 +91,8 @@ def comparison_spectra_rows(table: pd.DataFrame, corpus: str | None = None) -> p
     curves = curves.assign(series="spectrum", x=setting(curves, "rank"))
     parts.append(curves[(curves["x"] > 0) & (curves["value"] > 0) & curves["site"].isin(_few_sites(sites, curves))])
     plain = rows[rows["quantity"].isin(list(NUMBERS)) & (rows["rows"] != "first")]
+    if parts[0].empty and plain.empty:
+        raise NothingToDraw(lacks)
     if len(plain):
         plain = in_order(one_variant(plain, "sample", "all"))
         plain = plain.assign(**{name: setting(plain, name) for name in ("r2", "rank_from", "rank_to")})
@@ -102,8 +104,6 @@ def comparison_spectra_rows(table: pd.DataFrame, corpus: str | None = None) -> p
     parts.append(
         grown[grown["x"].notna() & grown["site"].isin(_few_sites(sites, grown))].sort_values("x", kind="stable")
     )
-    if not any(len(part) for part in parts[:2]):
-        raise NothingToDraw(lacks)
     together = [part.reindex(columns=_COLUMNS).astype(object) for part in parts if len(part)]
     return pd.concat(together, ignore_index=True).infer_objects()
 

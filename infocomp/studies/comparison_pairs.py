@@ -250,6 +250,7 @@ def _word_rows(found: Rows, probe: PairProbe, settings: SimilaritySettings, toke
             )  # fmt: skip
             more = {"lost": [named[i] for i in word.lost], "gained": [named[i] for i in word.gained]}
             more |= {"count": word.count, "p": word.p, "moved": word.moved, "token": word.token}
+            more |= {"across": word.across, "words": len(words), "words_moved": moved["moved"]}
             found.add([estimate], site, "words", "neighbourhoods", about | more)
 
 
