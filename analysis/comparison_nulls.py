@@ -1,6 +1,6 @@
 """Question: do the intervals of a comparison cover 0 where nothing changed?
 
-Command:  python analysis/comparison_nulls.py BASE TUNED [--splits 200] [--documents 128]
+Command:  python analysis/comparison_nulls.py BASE TUNED [--splits 200]
 Cost:     about 15 minutes on one core for the demo's model
 Expected: 90 to 98 % of the 95 % intervals hold 0, by quantity.
 
@@ -13,7 +13,7 @@ import argparse
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -32,7 +32,6 @@ from infocomp.studies.measurement import widths_of
 from infocomp.studies.prepared import prepare_corpus
 from infocomp.studies.settings import CorpusSettings
 
-ROWS_A_DOCUMENT = 48
 Number = tuple[float, np.ndarray]  # value, influence by document
 
 
@@ -42,9 +41,11 @@ def main() -> None:
     parser.add_argument("base", type=Path)
     parser.add_argument("tuned", type=Path)
     parser.add_argument("--splits", type=int, default=200)
-    parser.add_argument("--documents", type=int, default=128)
+    parser.add_argument("--documents", type=int, default=256)
+    parser.add_argument("--rows", type=int, default=96, help="measured positions of each document")
+    parser.add_argument("--builtin", choices=("held_out", "training"), default="training")
     given = parser.parse_args()
-    base, tuned, labels, documents = rows_of(given.base, given.tuned, given.documents)
+    base, tuned, labels, documents = rows_of(given.base, given.tuned, given.documents, given.rows, given.builtin)
     covered: dict[tuple[str, str], list[bool]] = defaultdict(list)
     generator = np.random.default_rng(0)
     n = int(documents.max()) + 1
@@ -68,15 +69,15 @@ def main() -> None:
 
 
 def rows_of(
-    base: Path, tuned: Path, documents: int
+    base: Path, tuned: Path, documents: int, rows: int, builtin: Literal["held_out", "training"]
 ) -> tuple[np.ndarray, np.ndarray, Mapping[str, np.ndarray], np.ndarray]:
     """Rows of the last block of both models at the same positions, their labels and documents."""
-    settings = CorpusSettings(name="t", builtin="held_out", context_length=256, document_tokens=512, max_tokens=512_000)
+    settings = CorpusSettings(name="t", builtin=builtin, context_length=256, document_tokens=512, max_tokens=512_000)
     prepared = prepare_corpus(settings, SingleSource(base).tokenizer(), (1, 2))
     owner = prepared.windows.row_documents
     kept: list[int] = []
-    for document in np.flatnonzero(np.bincount(owner) >= ROWS_A_DOCUMENT)[:documents]:
-        kept += np.flatnonzero(owner == document)[:ROWS_A_DOCUMENT].tolist()
+    for document in np.flatnonzero(np.bincount(owner) >= rows)[:documents]:
+        kept += np.flatnonzero(owner == document)[:rows].tolist()
     slot = np.full(len(owner), -1)
     slot[kept] = np.arange(len(kept))
     samples = []

@@ -69,14 +69,15 @@ def last_checkpoint(out: Path) -> Path | None:
 
 
 def case_config(case: Case) -> dict[str, Any]:
-    """Base, SFT, DPO at all its checkpoints, and the control, on held-out pairs and on text that no training saw."""
+    """Base, SFT, DPO half-way and at its end, and the control, on held-out pairs and on text that no training saw."""
+    later = [f"step{step}" for step in sorted(case.checkpoints[DPO])[1:]]
     last = {name: case.tuned[name] / f"step{max(steps)}" for name, steps in case.checkpoints.items()}
     return {
         "study": "comparison",
         "base": {"source": "single", "path": str(case.base), "name": "base"},
         "tuned": [
             {"source": "single", "path": str(last[SFT]), "name": SFT},
-            {"source": "folder", "path": str(case.tuned[DPO]), "name": DPO},
+            {"source": "folder", "path": str(case.tuned[DPO]), "name": DPO, "revisions": later},
             {"source": "single", "path": str(last[FLIPPED]), "name": FLIPPED},
         ],
         "data": [
@@ -88,8 +89,8 @@ def case_config(case: Case) -> dict[str, Any]:
                 "in_training": "no",
                 "context_length": CONTEXT,
                 "bos": "window",
-                "max_tokens": 40_000,
-                "document_tokens": 1_000,
+                "max_tokens": 24_000,
+                "document_tokens": 400,
             },
         ],
         "estimator": {"draws": 2},
