@@ -142,6 +142,29 @@ def test_a_paired_difference_forgets_what_documents_share():
     assert not apart["settings"]["paired"] and apart["std_error"] > 0.1
 
 
+def test_samples_of_two_tokenizers_are_not_paired():
+    generator = np.random.default_rng(0)
+    shared = generator.normal(size=40) / 40
+    models = [{KEY: number(value, shared, rows="sample")} for value in (5.0, 5.1)]
+    alike, apart = (
+        differences(models[0], models[1], {"hook_embed": "hook_embed"}, note)[0] for note in ("", "tokenizers differ")
+    )
+    assert alike["settings"]["paired"] and alike["std_error"] == 0
+    assert not apart["settings"]["paired"] and apart["std_error"] > 0.1
+
+
+def test_rounding_is_no_change_and_effects_do_not_grow_with_documents():
+    influence = 1e-18 * np.random.default_rng(0).normal(size=40)
+    row = differences({KEY: number(5.0, 0 * influence)}, {KEY: number(5.0 + 1e-12, influence)}, {})[0]
+    assert row["settings"]["p"] == 1.0
+    found = []
+    for documents in (512, 5120):  # beyond 512 the influences are of groups
+        groups = np.random.default_rng(1).normal(size=512) / np.sqrt(512 * documents)
+        base, tuned = number(1.0, 0 * groups, documents), number(2.0, groups - groups.mean(), documents)
+        found.append(differences({KEY: base}, {KEY: tuned}, {})[0]["settings"]["effect"])
+    assert found[1] == pytest.approx(found[0], rel=1e-6)
+
+
 def test_false_discoveries_are_held_over_all_differences():
     generator = np.random.default_rng(1)
     rows = []

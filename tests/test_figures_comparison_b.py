@@ -231,7 +231,7 @@ def test_the_words_page_draws_exactly_the_rows_of_its_csv(tmp_path: Path):
     csv, axes = read_back("words", tmp_path)
     for ax, (who, own) in zip(axes, csv.groupby("who", sort=False), strict=True):
         for place, (_, word) in enumerate(own.iterrows()):
-            assert lines(ax, f"{who}|{place}|drift").tolist() == [[word["value"], place]]
+            assert lines(ax, f"{who}|{place}|drift").tolist() == [[word["across"], place]]
             assert lines(ax, f"{who}|{place}|noise").tolist() == [[word["null"], place]]
             told = [cell(ax, f"{who}|{place}|{name}") for name in ("word", "count", "lost", "gained")]
             assert told == [word["word"], f"{word['count']:.0f}", word["lost"], word["gained"]]
@@ -242,8 +242,8 @@ def test_words_are_those_that_moved_at_the_site_where_most_did():
     rows, figure = drawing("words")
     assert set(rows["site"]) == {"blocks.1.hook_resid_post"} and rows["moved"].all()
     assert rows.loc[rows["who"] == "dpo", "label"].tolist() == list(WORDS[:7])
-    assert "dpo, L1: words that moved beyond chance: 7 of 14; mean drift 0.35 [0.32, 0.38], noise 0.2" in words_of(
-        figure
+    assert "dpo, L1: words that moved beyond chance: 7 of 14; mean drift 0.35 [0.32, 0.38], beyond noise +0.20" in (
+        words_of(figure)
     )
 
 
@@ -267,7 +267,7 @@ def test_the_discovery_rate_is_held_over_all_words_of_a_site():
 
 
 def test_words_are_in_the_order_of_their_excess_over_noise():
-    made = list(word_rows(1, ("dpo",)))
+    made = said(word_rows(1, ("dpo",)), across=None)
     for place, row in enumerate(row for row in made if row["layer"] == 0 and row["label"] in WORDS[:3]):
         row["null"] = row["value"] - 0.1 * (place + 1)
     assert comparison_words_rows(frame(made))["label"].iloc[:3].tolist() == [WORDS[2], WORDS[3], WORDS[1]]

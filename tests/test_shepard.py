@@ -145,6 +145,94 @@ def test_intervals_cover_what_other_items_give():
         assert errors.mean() == pytest.approx(np.std(values), rel=0.3), name
 
 
+def clustered(documents: int, items: int, seed: int):
+    """A planted exponential law over items whose rows and confusions share most of what they have by document."""
+    generator = np.random.default_rng(seed)
+    owner = generator.integers(documents, size=items)
+    shared, own = np.sqrt(0.6), np.sqrt(0.4)
+    rows = shared * generator.normal(size=(documents, 2))[owner] + own * generator.normal(size=(items, 2))
+    effect = 0.2 * (shared * generator.normal(size=documents)[owner] + own * generator.normal(size=items))
+    of_pair = 0.1 * generator.normal(size=(items, items))
+    apart = distances(rows)
+    c = np.exp(-3.0 - apart + effect + effect[:, None] + of_pair + of_pair.T)
+    np.fill_diagonal(c, 0.5)
+    return c, apart, owner
+
+
+def test_items_of_one_document_count_as_one_in_an_error():
+    """60 sets of 96 items of 12 documents: a jackknife over items covers their mean in half of the sets."""
+    drawn = [clustered(12, 96, seed) for seed in range(60)]
+    for by_document, least, most in ((True, 0.85, 1.0), (False, 0.3, 0.75)):
+        found = [shepard(c, d, splits=3, documents=owner if by_document else None) for c, d, owner in drawn]
+        for name, value in (
+            ("slope exponential", lambda one: one.exponential.slope),
+            ("r2 exponential", lambda one: one.exponential.r2),
+        ):
+            values, of = np.array([value(one) for one in found]), [one.influence[name] for one in found]
+            half = np.array([quantile(len(one)) * standard_error(one) for one in of])
+            assert least <= np.mean(np.abs(values - values.mean()) <= half) <= most, (name, by_document)
+
+
+def test_leaving_a_document_out_leaves_out_all_of_its_items():
+    c, apart, owner = clustered(10, 40, 3)
+    names, found = np.unique(owner), shepard(c, apart, documents=owner)
+    kept = [np.flatnonzero(owner != name) for name in names]
+    without = np.array([shepard(c[np.ix_(k, k)], apart[np.ix_(k, k)]).exponential.slope for k in kept])
+    expected = (len(names) - 1) / len(names) * (without.mean() - without)
+    np.testing.assert_allclose(found.influence["slope exponential"], expected, rtol=1e-9)
+    assert len(found.influence["preference"]) == found.documents == len(names)
+    row = found.estimates()[0]
+    assert row.message == "jackknife over 10 documents: 40 items, 780 pairs" and row.n == 40
+
+
+def test_a_scored_pair_shares_no_document_with_a_fitted_one():
+    """Within each document one line, between documents another: halves by item would learn the first and score it."""
+    documents, items = 16, 64
+    owner = np.arange(items) % documents
+    c, apart = planted(items, True, seed=4)
+    of_document = np.random.default_rng(0).normal(size=documents)[owner]
+    c = np.exp(np.log(c) + 3 * of_document * (owner == owner[:, None]))
+    by_document, halves = shepard(c, apart, seed=2, splits=4, documents=owner), 0.0
+    generator, plain, left = np.random.default_rng(2), 0.0, 0.0
+    upper, y = np.triu(np.ones((items, items), dtype=bool), 1), np.log(c)
+    for _ in range(4):
+        half = np.isin(owner, generator.permutation(documents)[: documents // 2])
+        halves += half.sum() / 4
+        for fit in (half, ~half):
+            here, there = upper & np.outer(fit, fit), upper & np.outer(~fit, ~fit)
+            line = np.polyfit(apart[here], y[here], 1)
+            left += ((y[there] - np.polyval(line, apart[there])) ** 2).sum()
+            plain += ((y[there] - y[here].mean()) ** 2).sum()
+    assert halves == items / 2
+    assert by_document.exponential.r2 == pytest.approx(1 - left / plain, rel=1e-9)
+
+
+def test_documents_of_one_item_each_are_items():
+    c, apart = planted(24, True, seed=5)
+    alone, named = shepard(c, apart, seed=1), shepard(c, apart, seed=1, documents=7 * np.arange(24))
+    assert alone.exponential == named.exponential and alone.preference == named.preference
+    for name, of in alone.influence.items():
+        assert (of == named.influence[name]).all()
+
+
+def test_fewer_than_eight_documents_give_values_without_an_interval():
+    c, apart = planted(28, True, seed=5)
+    found = shepard(c, apart, documents=np.arange(28) % 7)
+    assert found.influence == {} and found.exponential.r2 > 0.5
+    for row in found.estimates():
+        assert row.value is not None and row.interval is None and row.std_error is None and row.influence is None
+        assert row.message == "no interval: 7 documents, at least 8 are needed; 28 items, 378 pairs"
+
+
+def test_items_of_one_document_have_no_halves():
+    c, apart = planted(20, True, seed=5)
+    for documents in (np.zeros(20, dtype=int), np.arange(20) // 19):
+        with pytest.raises(Refusal, match="of 20 items come from one document, so that no half holds pairs of others"):
+            shepard(c, apart, documents=documents)
+    with pytest.raises(ValueError, match=r"one number for each of 20 items, got shape \(3,\)"):
+        shepard(c, apart, documents=np.arange(3))
+
+
 def test_equal_inputs_give_equal_numbers_and_no_difference():
     c, apart = planted(32, False, seed=7)
     one, other = shepard(c, apart, seed=1), shepard(c.copy(), apart.copy(), seed=1)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import constants
+from preference_margin import preference_margins
 from test_planted_preference import documents
 from tokenizers import Tokenizer
 from torch.nn import functional
@@ -23,7 +24,6 @@ from transformers.utils import logging as transformers_logging
 from infocomp.checkpoints.source import DirectorySource
 from infocomp.studies.post_training_case import CaseSettings, prepare_case
 from infocomp.training.planted_preference import BETWEEN, PlantedSettings, half_flipped, planted_pairs
-from infocomp.training.preference_margin import preference_margins
 from infocomp.training.schedule import CheckpointSettings
 from infocomp.training.series import SEPARATOR, SeriesSettings, train_series
 from infocomp.training.tuning import DPOSettings, SFTSettings, StageSettings, Text, tune_dpo, tune_sft

@@ -63,15 +63,6 @@ class PairTexts:
         difference = self.lengths[:, 0] - self.lengths[:, 1]
         return float(np.mean((difference > 0) + 0.5 * (difference == 0)))
 
-    def scored_completions(self) -> Int[np.ndarray, "scored"]:
-        """The completion, 2 · pair + side, of every scored token, in the order of `Windows.scored_tokens`."""
-        ends = self.windows.starts + self.windows.lengths
-        return np.repeat(self._completion_of_window(), np.maximum(ends - self.windows.score_from, 0))
-
-    def _completion_of_window(self) -> Int[np.ndarray, "windows"]:
-        in_text = np.empty(len(self.windows), dtype=np.int64)
-        in_text[np.argsort(self.windows.starts, kind="stable")] = np.arange(len(self.windows))
-        return in_text
 
 
 def pair_texts(

@@ -61,9 +61,12 @@ class CkaMap:
         if np.isnan(value):
             reason = "a layer's rows do not vary beyond rounding, so that CKA is 0/0."
             return Estimate("cka", None, "ratio", self.n, label=label, status="refused", message=reason)
-        influence = None if self.influence is None else self.influence[i, j]
+        influence, message = None if self.influence is None else self.influence[i, j], self.message
+        if influence is not None and not np.isfinite(influence).all():
+            influence, reason = None, "no interval: without one group of documents a layer's rows do not vary"
+            message = "; ".join(filter(None, [message, reason]))
         null = None if self.null is None or np.isnan(self.null[i, j]) else float(self.null[i, j])
-        return estimate_of("cka", value, self.n, influence, label=label, null=null, message=self.message)
+        return estimate_of("cka", value, self.n, influence, label=label, null=null, message=message)
 
 
 def cka_map(

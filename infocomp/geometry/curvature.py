@@ -105,7 +105,7 @@ class Curvature:
     def estimate(self) -> list[Estimate]:
         """Mean angle in radians, each document weighted equally (the definition) and each angle equally ("frequency").
 
-        Influence: one value a document of `documents`; a document without an angle has none in the first. Value None
+        Influence: one value a document of `documents`; a document without an angle has none in the first. Refused
         with the reason where there is no angle, or where a row was NaN or infinite.
         """
         sums, counts = np.array([self._sums[one] for one in self.documents.tolist()], dtype=float).reshape(-1, 2).T
@@ -143,15 +143,6 @@ class Curvature:
         for document, total, count in zip(names.tolist(), totals.tolist(), counts.tolist(), strict=True):
             before = self._sums.get(document, (0.0, 0))
             self._sums[document] = before[0] + total, before[1] + count
-
-
-def run_breaks(tokens: Int[np.ndarray, "rows"], windows: Int[np.ndarray, "rows"]) -> Bool[np.ndarray, "rows"]:
-    """True where a row does not stand next to the row before it: another window, or not the following token."""
-    if tokens.shape != windows.shape:
-        raise ValueError(f"breaks need one token and one window a row, got shapes {tokens.shape} and {windows.shape}.")
-    breaks = np.ones(len(tokens), dtype=bool)
-    breaks[1:] = (np.diff(tokens) != 1) | (np.diff(windows) != 0)
-    return breaks
 
 
 def _angles(rows: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -199,4 +190,4 @@ def _estimate(weighting: str, value: float, influence: np.ndarray, n: int, messa
 
 
 def _nothing(weighting: str, n: int, message: str) -> Estimate:
-    return Estimate("curvature", None, "radians", n, weighting=weighting, null=SHUFFLED, message=message)
+    return Estimate("curvature", None, "radians", n, weighting=weighting, status="refused", message=f"{message}.")

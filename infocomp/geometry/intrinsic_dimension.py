@@ -33,7 +33,7 @@ def intrinsic_dimension(
     """Quantity "intrinsic_dimension" in "count"; n counts the distinct rows.
 
     The influence holds one value for each of np.unique(documents), from which the standard error follows as for other
-    estimates. Refused below 32 distinct rows. Raises ValueError for rows that are not finite and for documents
+    estimates. Refused below 32 distinct rows and for rows on a lattice, all ratios 1. Raises ValueError for rows that are not finite and for documents
     that are not one per row.
     """
     rows = np.asarray(rows, dtype=np.float64)
@@ -50,7 +50,11 @@ def intrinsic_dimension(
         reason = f"{len(first)} distinct rows; {FEWEST_ROWS} are needed for a line through their ratios."
         return Estimate(about[0], None, about[1], about[2], status="refused", message=reason)
     logs, near = log_ratios(rows[first])
-    value = fitted_dimension(np.sort(logs))
+    logs_rising = np.sort(logs)
+    if not logs_rising[int((1 - DISCARDED) * len(first)) - 1] > 0:
+        reason = "the nearest two rows of all that are fitted are equally far: their ratios have no line."
+        return Estimate(about[0], None, about[1], about[2], status="refused", message=reason)
+    value = fitted_dimension(logs_rising)
     ceiling = float(rows.shape[1])
     found = Estimate(about[0], value, about[1], about[2], ceiling=ceiling, message=message)
     if documents is None:

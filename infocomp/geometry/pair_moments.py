@@ -10,10 +10,15 @@ The sums are float64 about a fixed reference near the mean, so that a large comm
 and are moved to the mean at the end; Σ‖x‖²‖y‖² moves with the help of Σ‖y‖²x and Σ‖x‖²y.
 
 CKA = HSIC(X, Y) / √(HSIC(X, X)·HSIC(Y, Y)) (Kornblith et al. 2019, arXiv 1905.00414, eq. 4). A stream against itself
-needs no matrix of its own where a centred scatter of the same rows is kept elsewhere (`keep_cross=False`).
+needs no matrix of its own where a centred scatter of the same rows is kept elsewhere (`keep_cross=False`). The matrix
+of two streams takes 8·dim_x·dim_y bytes (128 MiB at 4,096 by 4,096), in memory or in a scratch file that is unlinked as
+soon as it is open.
 """
 
+import mmap
+import tempfile
 from copy import copy
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -45,11 +50,13 @@ class PairMoments:
         reference_x: Float[Tensor, "dim_x"] | None = None,
         reference_y: Float[Tensor, "dim_y"] | None = None,
         keep_cross: bool = True,
+        scratch: Path | None = None,
     ) -> None:
         """Without `dim_y` a stream is paired with itself. The references are the means of the first batch by default.
 
         `keep_cross=False` (a stream with itself only) leaves out the dim × dim matrix, which `linear_cka` then asks
-        for; states to be merged must then have been given the same reference.
+        for; states to be merged must then have been given the same reference. `scratch` is a folder for the matrix's
+        file, None for memory; OSError where the disk cannot hold it.
         """
         if not keep_cross and dim_y is not None:
             raise ValueError("keep_cross=False is for a stream paired with itself; leave out dim_y or keep the matrix.")
@@ -65,7 +72,10 @@ class PairMoments:
         self.weighted_x = torch.zeros(self.dim_x, dtype=torch.float64)  # Σ‖y‖²x
         self.weighted_y = torch.zeros(self.dim_y, dtype=torch.float64)  # Σ‖x‖²y
         self.square_x = self.square_y = self.squares = 0.0  # Σ‖x‖², Σ‖y‖², Σ‖x‖²‖y‖²
-        self.cross = torch.zeros(self.dim_x, self.dim_y, dtype=torch.float64) if keep_cross else None
+        self.cross: Tensor | None = None
+        if keep_cross:
+            shape = self.dim_x, self.dim_y
+            self.cross = torch.zeros(shape, dtype=torch.float64) if scratch is None else _mapped(Path(scratch), shape)
 
     def update(self, x: Rows, y: Rows | None = None) -> None:
         """Add pairs of rows; arithmetic is float64 on the rows' own device where it has that, the state on the CPU.
@@ -144,6 +154,10 @@ class PairMoments:
         if self.cross is None:
             raise ValueError("these moments keep no matrix; take the centred scatter that stands in for it.")
         return self.cross - torch.outer(self.sum_x, self.sum_y) / max(self.count, 1)
+
+    def close(self) -> None:
+        """Give the matrix and its scratch file back; what needs it afterwards is a ValueError."""
+        self.cross = None  # unmapped with its last view; the file is unlinked already
 
     def about_mean(self, scatter: Square | None = None) -> tuple[float, float, float, float]:
         """‖Σ x yᵀ‖², Σ‖x‖², Σ‖y‖² and Σ‖x‖²‖y‖² of rows less their mean.
@@ -240,6 +254,18 @@ def _rounding(pair: PairMoments) -> float:
     """What HSIC of a constant stream may come to by rounding of squares about the reference."""
     size = pair.square_x / max(pair.count, 1)
     return 64 * np.finfo(np.float64).eps * size**2
+
+
+def _mapped(folder: Path, shape: tuple[int, int]) -> Float[Tensor, "dim_x dim_y"]:
+    """Zeros in a file that is written, not only sized: a full disk is an OSError here, no crash later."""
+    folder.mkdir(parents=True, exist_ok=True)
+    size, written = 8 * shape[0] * shape[1], 0
+    with tempfile.TemporaryFile(dir=folder, prefix="cross-") as file:
+        while written < size:
+            written += file.write(bytes(min(2**24, size - written)))
+        file.flush()
+        mapped = mmap.mmap(file.fileno(), size)
+    return torch.from_numpy(np.frombuffer(mapped, dtype=np.float64).reshape(shape))
 
 
 def _float64(name: str, rows: Rows, dim: int) -> Tensor:

@@ -10,8 +10,8 @@ score (ties count half; 1/2 by chance), and the bits by which the label of a com
 the cross-entropy, base 2; 0 by chance, below that where the probe is sure and wrong). Influences are by pair, for the
 pairs scored; what another training set would have taught is not in them.
 
-What both completions of a prompt share hides small differences between them: `within_pairs` takes each pair's mean off
-its features first, and the bits are then those of a completion that is seen beside the other.
+Where there are fewer prompts than folds, each prompt is a fold; where one prompt is left to learn from, none of it can
+be held out, and the strongest penalty is taken.
 """
 
 from collections.abc import Sequence
@@ -26,6 +26,7 @@ from sklearn.linear_model import LogisticRegression
 from infocomp.corpora.pairs import PreferencePair
 from infocomp.estimators.halves import FEWEST_DOCUMENTS
 from infocomp.estimators.interface import Estimate
+from infocomp.estimators.jackknife import Refusal
 from infocomp.estimators.nulls import sampling_order
 from infocomp.estimators.numbers import quantile, standard_error
 from infocomp.units import BITS_PER_NAT
@@ -41,7 +42,7 @@ class ProbeResult:
     """`accuracy` (share of pairs) and `bits` (bits a completion) with each pair's influence on them.
 
     `margins` are the scores of chosen less rejected (log-odds), `folds` the fold each pair was scored in, `penalties`
-    the C that each fold took.
+    the C that each fold took. `message` says where folds are fewer than were asked for.
     """
 
     accuracy: float
@@ -51,12 +52,13 @@ class ProbeResult:
     margins: Float[np.ndarray, "pairs"]
     folds: Int[np.ndarray, "pairs"]
     penalties: tuple[float, ...]
+    message: str = ""
 
     def estimates(self, n: int) -> list[Estimate]:
         """probe_accuracy (ratio, null 1/2) and probe_bits (bits a completion, null 0), intervals over pairs."""
         return [
-            _estimate("probe_accuracy", self.accuracy, "ratio", 0.5, self.accuracy_influence, n),
-            _estimate("probe_bits", self.bits, "bits", 0.0, self.bits_influence, n),
+            _estimate("probe_accuracy", self.accuracy, "ratio", 0.5, self.accuracy_influence, n, self.message),
+            _estimate("probe_bits", self.bits, "bits", 0.0, self.bits_influence, n, self.message),
         ]
 
 
@@ -65,12 +67,11 @@ def probe(
     prompts: Int[np.ndarray, "pairs"],
     seed: int = 0,
     folds: int = FOLDS,
-    within_pairs: bool = False,
 ) -> ProbeResult:
     """Cross-validated by prompt; sparse features are [2 · pairs, dim], row 2 · pair + side with side 0 for chosen.
 
-    Features that do not differ between the sides of any pair give exactly 1/2. ValueError where there are fewer prompts
-    than folds, for counts that do not fit, and for features that are NaN or infinite.
+    Features that do not differ between the sides of any pair give exactly 1/2. Refusal (a ValueError) for one prompt,
+    ValueError below 2 folds, for counts that do not fit, and for features that are NaN or infinite.
     """
     table = _table(features)
     pairs = len(prompts)
@@ -78,8 +79,10 @@ def probe(
         raise ValueError(
             f"features has {table.shape[0]} rows, prompts {pairs}: two completions a prompt's pair are needed."
         )
-    if within_pairs:
-        table = _within_pairs(table)
+    asked, there_are = folds, len(np.unique(prompts))
+    if there_are == 1:
+        raise Refusal("all pairs have one prompt, and a probe is scored on prompts that it did not learn from")
+    folds = min(asked, there_are)
     fold = prompt_folds(prompts, seed, folds)
     labels = np.tile([1, 0], pairs)
     scores = np.empty(2 * pairs)
@@ -88,7 +91,9 @@ def probe(
         learnt = fold != one
         # a fifth of the prompts that are learnt from, which depends on the seed and the fold alone
         inner = np.full(pairs, -1)
-        inner[learnt] = prompt_folds(prompts[learnt], seed + 1 + one, folds)
+        left = min(asked, len(np.unique(prompts[learnt])))
+        if left > 1:
+            inner[learnt] = prompt_folds(prompts[learnt], seed + 1 + one, left)
         best = _best_penalty(table, labels, learnt & (inner != 0), inner == 0)
         penalties.append(best)
         rows, scored = _rows(learnt), _rows(~learnt)
@@ -105,6 +110,7 @@ def probe(
         margins=margins,
         folds=fold,
         penalties=tuple(penalties),
+        message=f"{folds} folds, one a prompt: {asked} were asked for" if folds < asked else "",
     )
 
 
@@ -181,15 +187,6 @@ def _table(features: Features) -> Any:
     return table
 
 
-def _within_pairs(table: Any) -> Any:
-    """Each row less the mean of its pair: half the difference of chosen and rejected, then minus that."""
-    half = (table[0::2] - table[1::2]) / 2
-    if not sparse.issparse(table):
-        return np.stack([half, -half], axis=1).reshape(table.shape)
-    in_turn = np.arange(table.shape[0]).reshape(2, -1).T.ravel()
-    return sparse.csr_array(sparse.vstack([half, -half]))[in_turn]
-
-
 def _rows(pairs: Bool[np.ndarray, "pairs"]) -> Int[np.ndarray, "rows"]:
     return (2 * np.flatnonzero(pairs)[:, None] + np.arange(2)).ravel()
 
@@ -197,10 +194,12 @@ def _rows(pairs: Bool[np.ndarray, "pairs"]) -> Int[np.ndarray, "rows"]:
 def _best_penalty(
     table: Any, labels: Int[np.ndarray, "rows"], learnt: Bool[np.ndarray, "pairs"], held: Bool[np.ndarray, "pairs"]
 ) -> float:
-    """The penalty with the shortest code of the held-out labels; of equal ones the strongest."""
+    """The penalty with the shortest code of the held-out labels; of equal ones, or without any, the strongest."""
     rows, scored = _rows(learnt), _rows(held)
     sign = 1 - 2 * labels[scored]
     choices = SPARSE_PENALTIES if sparse.issparse(table) else PENALTIES
+    if not len(scored):
+        return choices[0]
     lengths = [
         np.logaddexp(0, sign * _fitted(table[rows], labels[rows], table[scored], penalty)).mean() for penalty in choices
     ]
@@ -224,11 +223,13 @@ def _estimate(
     null: float,
     influence: Float[np.ndarray, "pairs"],
     n: int,
+    message: str,
 ) -> Estimate:
     pairs = len(influence)
+    about: dict[str, Any] = {"label": "preference", "weighting": "completions", "null": null}
     if pairs < FEWEST_DOCUMENTS:
         few = f"no interval: {pairs} pairs, at least {FEWEST_DOCUMENTS} are needed"
-        return Estimate(quantity, value, unit, n, label="preference", null=null, message=few)
+        return Estimate(quantity, value, unit, n, message="; ".join(filter(None, (message, few))), **about)
     error = standard_error(influence)
     half = quantile(pairs) * error
     return Estimate(
@@ -237,9 +238,8 @@ def _estimate(
         unit,
         n,
         interval=(value - half, value + half),
-        label="preference",
-        weighting="completions",
-        null=null,
         std_error=error,
+        message=message,
         influence={"value": influence},
+        **about,
     )

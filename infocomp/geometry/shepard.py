@@ -8,23 +8,25 @@ of the two contexts' rows at a site, two laws are fitted by least squares over p
     exponential  log c = a − d/s          Gaussian  log c = a − d²/s²
 
 Slopes are −mean(d)/s and −mean(d²)/s², what log c loses over the mean (squared) distance of all pairs, which does not
-depend on the scale of the rows; in nats here, in bits in `estimates`. r² is held out: items are dealt into two halves,
-a law is fitted to the pairs within one and scored on the pairs within the other, so that a scored pair shares no item
-with a fitted one; both ways, over `splits` seeded deals. It is measured against the mean of the fitted pairs, so that 0
-says as good as knowing no distance, and below 0 worse.
+depend on the scale of the rows; in nats here, in bits in `estimates`. r² is held out: documents are dealt into two
+halves of about as many items, a law is fitted to the pairs within one and scored on the pairs within the other, so that
+a scored pair shares no document with a fitted one; both ways, over `splits` seeded deals. It is measured against the
+mean of the fitted pairs, so that 0 says as good as knowing no distance, and below 0 worse.
 
-Pairs share items, so that errors are a jackknife over items, exact (each item left out of its half), not over pairs.
+Pairs share items, and items of one document depend on each other, so that errors are a jackknife over documents, exact
+(all items of a document left out of its half), not over pairs or items. It needs 8 documents. Without documents, each
+item is one of its own.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from infocomp.estimators.interface import Estimate
-from infocomp.estimators.jackknife import Refusal
+from infocomp.estimators.jackknife import FEWEST_DOCUMENTS, Refusal
 from infocomp.estimators.matrix_renyi import squared_distances
 from infocomp.estimators.numbers import quantile, standard_error
 from infocomp.units import bits
@@ -48,7 +50,9 @@ class Law:
 class Shepard:
     """Both laws; `preference` is held-out r² of the exponential less the Gaussian's.
 
-    `influence` by item: "slope NAME" (nats), "r2 NAME", "preference". `floored`: pairs whose confusion lay below 1e-12.
+    `influence` by document, in the order of np.unique: "slope NAME" (nats), "r2 NAME", "preference"; empty where there
+    is no interval, for the reason `lacking`. `floored`: pairs whose confusion lay below 1e-12. `documents`: None where
+    each item was one of its own.
     """
 
     exponential: Law
@@ -57,22 +61,48 @@ class Shepard:
     items: int
     pairs: int
     floored: int
-    influence: dict[str, Float[np.ndarray, "items"]]
+    documents: int | None
+    lacking: str
+    influence: dict[str, Float[np.ndarray, "documents"]]
 
     def estimates(self) -> list[Estimate]:
         """shepard_slope (bits over the mean distance) and shepard_r2 of both laws, and shepard_preference (ratio).
 
-        Each with its 95 % interval and influence by item, n items; two models' are paired by item.
+        Each with its 95 % interval and influence by document, n items; two models' are paired by document. Below 8
+        documents there is no interval, and the message says so.
         """
-        floored = f"; {self.floored} confusions below {FLOOR:g} were raised to it" if self.floored else ""
-        message = f"jackknife over {self.items} items, {self.pairs} pairs{floored}"
-        rows = [_estimate("shepard_preference", "", self.preference, self.influence["preference"], "ratio", message)]
+        weighed = dict(self.influence)
+        for name in LAWS:
+            if f"slope {name}" in weighed:
+                weighed[f"slope {name}"] = bits(1.0) * weighed[f"slope {name}"]
+        rows = [self._estimate("shepard_preference", "", self.preference, "ratio", weighed.get("preference"))]
         for name, law in zip(LAWS, (self.exponential, self.gaussian), strict=True):
-            label, to_bits = name.lower(), bits(1.0)
-            of_slope = to_bits * self.influence[f"slope {name}"]
-            rows.append(_estimate("shepard_slope", label, bits(law.slope), of_slope, "bits", message))
-            rows.append(_estimate("shepard_r2", label, law.r2, self.influence[f"r2 {name}"], "ratio", message))
+            of_slope, of_r2 = weighed.get(f"slope {name}"), weighed.get(f"r2 {name}")
+            rows.append(self._estimate("shepard_slope", name.lower(), bits(law.slope), "bits", of_slope))
+            rows.append(self._estimate("shepard_r2", name.lower(), law.r2, "ratio", of_r2))
         return rows
+
+    @property
+    def message(self) -> str:
+        """What the interval is over, or why there is none."""
+        of_items = f"{self.items} items, {self.pairs} pairs"
+        if self.lacking:
+            found = f"no interval: {self.lacking}; {of_items}"
+        else:
+            over = "" if self.documents is None else f"{self.documents} documents: "
+            found = f"jackknife over {over}{of_items}"
+        return found + (f"; {self.floored} confusions below {FLOOR:g} were raised to it" if self.floored else "")
+
+    def _estimate(
+        self, quantity: str, label: str, value: float, unit: str, influence: Float[np.ndarray, "documents"] | None
+    ) -> Estimate:
+        found = Estimate(quantity, value, unit, self.items, label=label, null=0.0, message=self.message)
+        if influence is None:
+            return found
+        error = standard_error(influence)
+        half = quantile(len(influence)) * error
+        interval = (value - half, value + half)
+        return replace(found, interval=interval, std_error=error, influence={"value": influence})
 
 
 def confusion(log_probabilities: Float[Tensor, "items vocabulary"]) -> Float[np.ndarray, "items items"]:
@@ -115,72 +145,104 @@ def shepard(
     apart: Float[np.ndarray, "items items"],
     seed: int = 0,
     splits: int = 10,
+    documents: Int[np.ndarray, "items"] | None = None,
 ) -> Shepard:
-    """Both laws of the pairs i ≠ j, from their confusions and distances; `seed` deals the items, alike in all models.
+    """Both laws of the pairs i ≠ j, from their confusions and distances; `seed` deals the documents of the items.
 
-    ValueError: matrices of other shapes, not symmetric, negative or not finite, splits below 1. Refusal (a ValueError):
-    fewer than 16 items, or distances or confusions that are all equal.
+    Models whose items come from the same documents get the same halves. ValueError: matrices of other shapes, not
+    symmetric, negative or not finite, splits below 1, documents of another length. Refusal (a ValueError): fewer than
+    16 items, distances or confusions that are all equal, items of which one document holds all or all but one.
     """
     items = len(confusions)
-    _check(confusions, apart, splits)
+    _check(confusions, apart, splits, documents)
     if items < FEWEST_ITEMS:
         raise Refusal(f"{items} items are too few for halves of pairs; take at least {FEWEST_ITEMS}")
     off = ~np.eye(items, dtype=bool)
     y = np.log(np.maximum(confusions, FLOOR)) * off
     if not np.ptp(apart[off]) > 0 or not np.ptp(y[off]) > 0:
         raise Refusal("all pairs of items are equally far apart or equally confused: there is no law to fit")
-    pair_sums = [_PairSums.of(power, y) for power in (apart / apart[off].mean(), (apart / apart[off].mean()) ** 2)]
-    everyone = np.ones(items)
-    whole = [sums.without(everyone) for sums in pair_sums]
-    errors = np.zeros((2, 1 + items))  # summed squared error of each law, then the same without each item
-    without_distance = np.zeros(1 + items)
+    owner = np.arange(items) if documents is None else np.unique(documents, return_inverse=True)[1].ravel()
+    sizes = np.bincount(owner)
+    scaled = apart / apart[off].mean()
+    pair_sums = [_PairSums.of(power, y, owner) for power in (scaled, scaled**2)]
+    whole = [sums.without(np.ones(len(sizes))) for sums in pair_sums]
+    errors = np.zeros((2, 1 + len(sizes)))  # summed squared error of each law, then the same without each document
+    without_distance = np.zeros(1 + len(sizes))
     generator = np.random.default_rng(seed)
     for _ in range(splits):
-        half = np.zeros(items)
-        half[generator.permutation(items)[: items // 2]] = 1.0
+        half = _half(sizes, generator)
         for fitted, scored in ((half, 1 - half), (1 - half, half)):
             for law, sums in enumerate(pair_sums):
                 learnt, tried = sums.without(fitted), sums.without(scored)
                 slope, intercept = _line(learnt)
-                errors[law] += _squared_error(tried, slope, intercept)
+                counted = learnt["1"] > 0.5  # a half without a pair says nothing
+                errors[law] += counted * _squared_error(tried, slope, intercept)
                 if law == 0:
-                    without_distance += _squared_error(tried, 0.0, learnt["y"] / learnt["1"])
-    r2 = 1 - errors / without_distance
+                    mean = learnt["y"] / np.maximum(learnt["1"], 1.0)
+                    without_distance += counted * _squared_error(tried, 0.0, mean)
+    if not without_distance[0] > 0:
+        raise Refusal(f"{sizes.max()} of {items} items come from one document, so that no half holds pairs of others")
+    lacking = "" if (without_distance > 0).all() else "without one of its documents, no half of the items holds pairs"
+    if documents is not None and len(sizes) < FEWEST_DOCUMENTS:
+        lacking = f"{len(sizes)} documents, at least {FEWEST_DOCUMENTS} are needed"
+    r2 = 1 - errors / np.where(without_distance > 0, without_distance, 1.0)
     fits = [_line(sums) for sums in whole]
-    slopes = [slope * sums["x"] / sums["1"] for (slope, _), sums in zip(fits, whole, strict=True)]
-    influence = {"preference": _pseudo_influence(r2[0] - r2[1])}
-    for name, slope, explained in zip(LAWS, slopes, r2, strict=True):
-        influence |= {f"slope {name}": _pseudo_influence(slope), f"r2 {name}": _pseudo_influence(explained)}
+    slopes = [slope * sums["x"] / np.maximum(sums["1"], 1.0) for (slope, _), sums in zip(fits, whole, strict=True)]
+    influence = {}
+    if not lacking:
+        influence["preference"] = _pseudo_influence(r2[0] - r2[1])
+        for name, slope, explained in zip(LAWS, slopes, r2, strict=True):
+            influence |= {f"slope {name}": _pseudo_influence(slope), f"r2 {name}": _pseudo_influence(explained)}
     laws = [Law(float(slopes[law][0]), float(fits[law][1][0]), float(r2[law][0])) for law in (0, 1)]
     floored = int((confusions[off] < FLOOR).sum()) // 2
+    pairs, of_documents = items * (items - 1) // 2, None if documents is None else len(sizes)
     preference = laws[0].r2 - laws[1].r2
-    return Shepard(laws[0], laws[1], preference, items, items * (items - 1) // 2, floored, influence)
+    return Shepard(laws[0], laws[1], preference, items, pairs, floored, of_documents, lacking, influence)
+
+
+def _half(sizes: Int[np.ndarray, "documents"], generator: np.random.Generator) -> Float[np.ndarray, "documents"]:
+    """1 for documents drawn in random order until they hold half of the items, as nearly as they can; else 0."""
+    order = generator.permutation(len(sizes))
+    held = np.cumsum(sizes[order])
+    taken = 1 + int(np.argmin(np.abs(2 * held - held[-1])))
+    half = np.zeros(len(sizes))
+    half[order[:taken]] = 1.0
+    return half
 
 
 @dataclass(frozen=True)
 class _PairSums:
-    """Matrices whose sums over pairs decide a line: 1, x, y, x², xy, y², each 0 on the diagonal."""
+    """Sums over pairs of items of two documents (or one) that decide a line: of 1, x, y, x², xy, y²."""
 
-    matrices: dict[str, Float[np.ndarray, "items items"]]
+    matrices: dict[str, Float[np.ndarray, "documents documents"]]
 
     @classmethod
-    def of(cls, x: Float[np.ndarray, "items items"], y: Float[np.ndarray, "items items"]) -> "_PairSums":
+    def of(
+        cls,
+        x: Float[np.ndarray, "items items"],
+        y: Float[np.ndarray, "items items"],
+        owner: Int[np.ndarray, "items"],
+    ) -> "_PairSums":
+        """`owner` numbers the document of each item; an item is no pair with itself."""
         x = x * (1 - np.eye(len(x)))
-        return cls({"1": 1 - np.eye(len(x)), "x": x, "y": y, "xx": x * x, "xy": x * y, "yy": y * y})
+        by_item = {"1": 1 - np.eye(len(x)), "x": x, "y": y, "xx": x * x, "xy": x * y, "yy": y * y}
+        held = np.zeros((owner.max() + 1, len(x)))
+        held[owner, np.arange(len(x))] = 1.0
+        return cls({name: held @ matrix @ held.T for name, matrix in by_item.items()})
 
-    def without(self, member: Float[np.ndarray, "items"]) -> dict[str, Float[np.ndarray, "1+items"]]:
-        """Sums over pairs of members (those with 1); then the same without each item in turn."""
+    def without(self, member: Float[np.ndarray, "documents"]) -> dict[str, Float[np.ndarray, "1+documents"]]:
+        """Sums over pairs of members (those with 1); then the same without each document in turn."""
         found = {}
         for name, matrix in self.matrices.items():
-            of_item = member * (matrix @ member)
-            total = of_item.sum()
-            found[name] = np.concatenate([[total], total - 2 * of_item]) / 2
+            of_document = member * (matrix @ member)
+            total = of_document.sum()
+            found[name] = np.concatenate([[total], total - 2 * of_document + member * np.diag(matrix)]) / 2
         return found
 
 
 def _line(sums: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Slope and intercept of least squares, for all sums at once; 0 where the distances are all equal."""
-    n = sums["1"]
+    n = np.maximum(sums["1"], 1.0)
     mean_x, mean_y = sums["x"] / n, sums["y"] / n
     spread = sums["xx"] / n - mean_x**2
     together = sums["xy"] / n - mean_x * mean_y
@@ -195,30 +257,13 @@ def _squared_error(sums: dict[str, np.ndarray], slope: np.ndarray | float, inter
     return straight + intercept * (intercept * sums["1"] - 2 * sums["y"] + 2 * slope * sums["x"])
 
 
-def _pseudo_influence(values: Float[np.ndarray, "1+items"]) -> Float[np.ndarray, "items"]:
-    """Minus what leaving an item out does, scaled so that `standard_error` of it is the jackknife's."""
+def _pseudo_influence(values: Float[np.ndarray, "1+documents"]) -> Float[np.ndarray, "documents"]:
+    """Minus what leaving a document out does, scaled so that `standard_error` of it is the jackknife's."""
     without = values[1:]
     return (len(without) - 1) / len(without) * (without.mean() - without)
 
 
-def _estimate(quantity: str, label: str, value: float, influence: np.ndarray, unit: str, message: str) -> Estimate:
-    error = standard_error(influence)
-    half = quantile(len(influence)) * error
-    return Estimate(
-        quantity=quantity,
-        label=label,
-        value=value,
-        unit=unit,
-        n=len(influence),
-        interval=(value - half, value + half),
-        null=0.0,
-        std_error=error,
-        message=message,
-        influence={"value": influence},
-    )
-
-
-def _check(confusions: np.ndarray, apart: np.ndarray, splits: int) -> None:
+def _check(confusions: np.ndarray, apart: np.ndarray, splits: int, documents: np.ndarray | None) -> None:
     if splits < 1:
         raise ValueError(f"splits must be at least 1, got {splits}.")
     for name, matrix in (("confusions", confusions), ("distances", apart)):
@@ -231,3 +276,7 @@ def _check(confusions: np.ndarray, apart: np.ndarray, splits: int) -> None:
             raise ValueError(
                 f"{name} must be symmetric, finite and at least 0; give those of `confusion` and `distances`."
             )
+    if documents is not None and np.shape(documents) != (len(confusions),):
+        raise ValueError(
+            f"documents must be one number for each of {len(confusions)} items, got shape {np.shape(documents)}."
+        )

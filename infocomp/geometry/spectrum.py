@@ -152,9 +152,19 @@ def sampled_estimates(
     rank_from: int = RANK_FROM,
     rank_to: int = RANK_TO,
 ) -> list[Estimate]:
-    """`Spectrum.estimates` of rows at hand with errors, 95 % intervals and influence over documents (delta method).
+    """The estimates of `sampled_spectrum`."""
+    return sampled_spectrum(rows, documents, rank_from, rank_to)[1]
 
-    A document's weight moves λ_i = v_iᵀCv_i by the mean over its rows of (v_iᵀ(z − mean))² − λ_i, to first order
+
+def sampled_spectrum(
+    rows: Float[np.ndarray, "rows dim"],
+    documents: Int[np.ndarray, "rows"],
+    rank_from: int = RANK_FROM,
+    rank_to: int = RANK_TO,
+) -> tuple[Spectrum, list[Estimate]]:
+    """The spectrum of rows at hand, and its estimates with errors, 95 % intervals and influence over documents.
+
+    By the delta method: a document's weight moves λ_i = v_iᵀCv_i by the mean over its rows of (v_iᵀ(z − mean))² − λ_i, to first order
     exactly (that v_i moves too changes nothing); the influence on f is Σ_i ∂f/∂λ_i times that, in the unit of f, one
     value for each of np.unique(documents). Below 8 documents there is none, and the message says so; the count of
     outlier directions is no smooth function and has none. Takes eigenvectors of two matrices of min(n, d), and memory
@@ -164,7 +174,8 @@ def sampled_estimates(
     if documents.shape != rows.shape[:1]:
         raise ValueError(f"documents has shape {documents.shape}, rows {rows.shape}: one document a row is needed.")
     if len(rows) < 2:
-        return spectrum_of_rows(rows, rank_from, rank_to).estimates()
+        spectrum = spectrum_of_rows(rows, rank_from, rank_to)
+        return spectrum, spectrum.estimates()
     rows = _finite(rows)
     names, document = np.unique(documents, return_inverse=True)
     by_document = _Sums(document, len(names))
@@ -184,7 +195,7 @@ def sampled_estimates(
         influence["alpha_req", ""] = moved @ spectrum.law.derivative(eigenvalues)
     if lengthy > 1:
         influence["anisotropy", ""] = _cosine_influence(units, total, lengthy, by_document)
-    return [with_interval(one, influence.get((one.quantity, one.label))) for one in spectrum.estimates()]
+    return spectrum, [with_interval(one, influence.get((one.quantity, one.label))) for one in spectrum.estimates()]
 
 
 def with_interval(estimate: Estimate, influence: Float[np.ndarray, "documents"] | None) -> Estimate:

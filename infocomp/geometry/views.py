@@ -129,7 +129,7 @@ def info_nce(
     """Bound on the information between two views, in bits (at most log2 N), and the loss that it comes from.
 
     Row i of both is a view of document i; `temperature` divides the cosine. ValueError: shapes that differ (a cosine
-    needs one width) or a temperature that is not above 0. A view of length zero has no cosine: value None.
+    needs one width) or a temperature that is not above 0. A view of length zero has no cosine: refused.
     """
     _check_pairs(one, other)
     if one.shape != other.shape:
@@ -315,7 +315,7 @@ def _check_pairs(one: np.ndarray, other: np.ndarray) -> None:
 
 
 def _none(quantity: str, unit: str, n: int, reason: str) -> Estimate:
-    return Estimate(quantity, None, unit, n, message=reason)
+    return Estimate(quantity, None, unit, n, status="refused", message=f"{reason}.")
 
 
 def _estimate(

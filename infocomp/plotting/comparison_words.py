@@ -1,7 +1,10 @@
 """Words that moved most: each with its drift, the noise of that drift, and which neighbours it lost and gained.
 
-The drift of a word is the share of its nearest words that tuning replaced, a ratio from 0 to 1; its noise is the drift
-between two halves of the word's occurrences in one model. A block for each tuned model, at the site where most of its
+The drift of a word is the share of its nearest words that tuning replaced, a ratio from 0 to 1. Means of few
+occurrences are noisy, so that the dots of a word compare halves of the documents: the drift from the base on one half
+to the tuned model on the other (column `across`; a table without it has the drift on all documents there), and its
+noise, the drift from one half to the other in one model. What lies between the dots is drift beyond noise, and the
+title tells its mean over words beside the mean drift on all documents. A block for each tuned model, at the site where most of its
 words moved beyond chance (false-discovery rate of 5 % over the words of a model and site), the largest excess over
 noise first. Words are written so that blanks can be seen: ␣ before and after, ↵ for a new line; signs that no font of
 the figure has stand as U+….
@@ -35,8 +38,8 @@ LONGEST, LONGEST_LIST = 18, 40  # characters
 STRIP = 1.3  # inches of width of drift and noise
 BLANKS = {"\n": "↵", "\t": "⇥", "\r": "U+000D"}
 _COLUMNS = ["who", "model", "revision", "role", "place", "of_tuned", "corpus", "site", "name", "label", "word", "value"]
-_COLUMNS += ["null", "excess", "p", "count", "moved", "lost", "gained", "words", "words_moved"]
-_COLUMNS += ["mean", "mean_low", "mean_high", "mean_null"]
+_COLUMNS += ["across", "null", "excess", "p", "count", "moved", "lost", "gained", "words", "words_moved", "halved"]
+_COLUMNS += ["mean", "mean_low", "mean_high", "mean_excess", "mean_excess_low", "mean_excess_high"]
 
 
 def comparison_words(table: pd.DataFrame, corpus: str | None = None) -> Figure:
@@ -54,7 +57,9 @@ def comparison_words_rows(table: pd.DataFrame, corpus: str | None = None) -> pd.
         raise NothingToDraw(f"{lacking}, by word")
     moved = [said.get("moved", said.get("changed")) for said in words["said"]]
     words = words.assign(**{name: setting(words, name) for name in ("p", "count", "across")}, moved=moved)
-    words["excess"] = words["across"].fillna(words["value"]) - words["null"]
+    words["halved"] = words["across"].notna()
+    words["across"] = words["across"].fillna(words["value"])
+    words["excess"] = words["across"] - words["null"]
     words["moved"] = words.groupby(["who", "site"], sort=False, group_keys=False)[["moved", "p"]].apply(_moved)
     for name in ("lost", "gained"):
         words[name] = [neighbours_text(said.get(name) or []) for said in words["said"]]
@@ -65,7 +70,9 @@ def comparison_words_rows(table: pd.DataFrame, corpus: str | None = None) -> pd.
         own = own[own["site"] == site].sort_values(["moved", "excess", "value"], ascending=False, kind="stable")
         mean = rows[(rows["who"] == who) & (rows["site"] == site) & (rows["label"] == MEAN)]
         told = mean.iloc[0] if len(mean) else pd.Series(dtype=float)
-        own = own.assign(**{f"mean{end}": told.get(name, np.nan) for end, name in _MEANS.items()})
+        own = own.assign(**{f"mean{end}": _float(told.get(name)) for end, name in _MEANS.items()})
+        error = WIDTH * _float(told.get("point_error"))
+        own = own.assign(mean_excess_low=own["mean_excess"] - error, mean_excess_high=own["mean_excess"] + error)
         told_of = [said for said in (mean["said"].iloc[0] if len(mean) else {}, own["said"].iloc[0]) if "words" in said]
         count = int(own["moved"].sum())
         every = told_of[0] if told_of else {}  # a table may hold the words that moved most alone, and say of how many
@@ -74,7 +81,12 @@ def comparison_words_rows(table: pd.DataFrame, corpus: str | None = None) -> pd.
     return pd.concat(kept)[_COLUMNS].reset_index(drop=True)
 
 
-_MEANS = {"": "value", "_low": "low", "_high": "high", "_null": "null"}
+_MEANS = {"": "value", "_low": "low", "_high": "high", "_excess": "point"}
+WIDTH = 1.96  # standard errors of hundreds of words
+
+
+def _float(value: Any) -> float:
+    return np.nan if value is None else float(value)
 
 
 def _moved(own: pd.DataFrame) -> pd.Series:
@@ -151,7 +163,7 @@ def draw_comparison_words(words: pd.DataFrame) -> Figure:
             ax.set_xlabel("drift, ratio" if last else "")
             ax.tick_params(labelbottom=last)
         figure.suptitle(f"{words['corpus'].iloc[0]}; words that moved most", fontsize=8)
-        style.legend_below(figure, _legend(), footnote(_sentences(words)))
+        style.legend_below(figure, _legend(bool(words["halved"].all())), footnote(_sentences(words)))
         style.settle(figure)
     return figure
 
@@ -168,7 +180,7 @@ def _cells(words: pd.DataFrame, name: str) -> list[str]:
 
 
 def _draw_block(ax: Axes, own: pd.DataFrame, widths: dict[str, float], look: Look) -> None:
-    """The words of a model down the page; drift and noise left, p, count and neighbours right of them."""
+    """The words of a model down the page; drift and its noise left, p, count and neighbours right of them."""
     who = str(own["who"].iloc[0])
     ax.set_ylim(len(own) - 0.4, -0.6)
     ax.set_xlim(-0.03, 1.03)
@@ -178,11 +190,11 @@ def _draw_block(ax: Axes, own: pd.DataFrame, widths: dict[str, float], look: Loo
     for place, (_, word) in enumerate(own.iterrows()):
         colour = look["color"] if word["moved"] else style.GREY
         ax.plot(
-            [word["null"], word["value"]], [place, place], color=colour, lw=0.8, zorder=2, gid=f"{who}|{place}|line"
+            [word["null"], word["across"]], [place, place], color=colour, lw=0.8, zorder=2, gid=f"{who}|{place}|line"
         )
         ax.plot([word["null"]], [place], zorder=3, gid=f"{who}|{place}|noise", color=style.GREY, **_noise())
         mark = {"marker": look["marker"], "ms": 3.4, "mew": 0, "ls": "", "color": colour}
-        ax.plot([word["value"]], [place], zorder=3.5, gid=f"{who}|{place}|drift", **mark)
+        ax.plot([word["across"]], [place], zorder=3.5, gid=f"{who}|{place}|drift", **mark)
     left = {"word": (0, -widths["word"] - GAP)}
     points = GAP
     for name in list(HEADERS)[1:]:
@@ -201,8 +213,9 @@ def _draw_block(ax: Axes, own: pd.DataFrame, widths: dict[str, float], look: Loo
     title = f"{who}, {first['name']}: words that moved beyond chance: {first['words_moved']:,} of {first['words']:,}"
     if np.isfinite(first["mean"]):
         title += f"; mean drift {interval_text(first['mean'], first['mean_low'], first['mean_high'])}"
-    if np.isfinite(first["mean_null"]):
-        title += f", noise {interval_text(first['mean_null'], np.nan, np.nan)}"
+    if np.isfinite(first["mean_excess"]):
+        ends = (first["mean_excess_low"], first["mean_excess_high"])
+        title += f", beyond noise {interval_text(first['mean_excess'], *ends, signed=True)}"
     ax.annotate(
         title,
         (0, 1),
@@ -220,10 +233,12 @@ def _noise() -> dict[str, Any]:
     return {"marker": "o", "ms": 3, "mfc": "white", "mew": 0.7, "ls": ""}
 
 
-def _legend() -> list[Artist]:
+def _legend(halved: bool) -> list[Artist]:
+    moved = "base on half of the text to tuned on the other half" if halved else "drift from base to tuned"
+    noise = "noise: from one half to the other in one model" if halved else "noise: drift between halves of one model"
     return [
-        Line2D([], [], color=style.INK, marker="s", ms=3.4, mew=0, lw=0.8, label="drift from base to tuned"),
-        Line2D([], [], color=style.GREY, label="its noise: drift between halves of one model", **_noise()),
+        Line2D([], [], color=style.INK, marker="s", ms=3.4, mew=0, lw=0.8, label=moved),
+        Line2D([], [], color=style.GREY, label=noise, **_noise()),
     ]
 
 

@@ -28,9 +28,9 @@ from infocomp.execution.store import Store, unit_name
 from infocomp.execution.table import read
 from infocomp.plotting.draw import draw_all
 from infocomp.studies.coding_settings import as_section
-from infocomp.studies.comparison_data import PreparedData, prepare_data, read_data
+from infocomp.studies.comparison_data import PreparedData, kept_pairs, prepare_data, read_data
 from infocomp.studies.comparison_joined import joined_rows
-from infocomp.studies.comparison_measures import measure_model
+from infocomp.studies.comparison_measures import CONTROL_DRAW, measure_model
 from infocomp.studies.comparison_pairs import measure_pair
 from infocomp.studies.comparison_plan import plan_comparison
 from infocomp.studies.comparison_settings import (
@@ -189,7 +189,7 @@ class Comparison:
     @cached_property
     def _longest(self) -> int:
         """Positions that every model has: windows are no longer, so that all read the same context."""
-        configs = [model.source.config().get_text_config(decoder=True) for model in self.models]
+        configs = [decoder_config(model) for model in self.models]
         known = [getattr(config, "max_position_embeddings", None) for config in configs]
         return min([size for size in known if size is not None], default=2**20)
 
@@ -200,9 +200,19 @@ class Comparison:
             tokenizer, orders = self._tokenizers[model.name], self.config.estimator.orders
             fitting = data.model_copy(update={"context_length": min(data.context_length, self._longest)})
             self._prepared[key] = prepare_data(
-                fitting, self._pairs[data.name], tokenizer, self.template, orders, corpus_cache()
+                fitting, self._common_pairs(fitting), tokenizer, self.template, orders, corpus_cache()
             )
         return self._prepared[key]
+
+    def _common_pairs(self, data: ComparedData) -> Sequence[PreferencePair] | None:
+        """The pairs of a data set of which every tokenizer leaves a token of both completions."""
+        pairs = self._pairs[data.name]
+        distinct = {self._hashes[name]: tokenizer for name, tokenizer in self._tokenizers.items()}
+        if pairs is None or len(distinct) == 1:
+            return pairs
+        kept = [kept_pairs(data, pairs, tokenizer, self.template) for tokenizer in distinct.values()]
+        common = set.intersection(*kept)
+        return [pair for place, pair in enumerate(pairs) if place in common]
 
     def same_tokens(self, model: StudiedModel) -> bool:
         """Whether a tuned model reads the same tokens as the base."""
@@ -213,7 +223,7 @@ class Comparison:
     def about(self, model: StudiedModel, control: bool = False) -> dict[str, Any]:
         """Settings that every row of a model carries."""
         place = self.models.index(model)
-        role = "control" if control else "tuned" if place else "base"
+        role = CONTROL_DRAW if control else "tuned" if place else "base"
         about: dict[str, Any] = {"role": role, "base": self.base.name, "place": place}
         if not self.same_tokens(model):
             about["warning"] = "another tokenizer than the base's: labels are those of this model's own tokens"
@@ -227,10 +237,12 @@ class Comparison:
             for checkpoint in model.source.list()
             for data in self.config.data
         ]
-        return units + [self._control_unit(data) for data in self.config.data if self._wants_control(data)]
+        return units + [self._control_unit(data, draw) for data in self.config.data for draw in self._controls(data)]
 
-    def _wants_control(self, data: ComparedData) -> bool:
-        return data.kind == "preference" and self.config.preference is not None and self.config.preference.control
+    def _controls(self, data: ComparedData) -> range:
+        """The draws of random weights that this data set is read by."""
+        wanted = data.kind == "preference" and self.config.preference is not None
+        return range(self.config.preference.control if wanted and self.config.preference is not None else 0)
 
     def comparing_units(self) -> list[Unit]:
         """Each tuned checkpoint beside the base on each data set."""
@@ -252,15 +264,16 @@ class Comparison:
                 checkpoints = len(model.source.list())
                 if measuring:
                     total += size * checkpoints
-                    total += size if model is self.base and self._wants_control(data) else 0
+                    total += size * len(self._controls(data)) if model is self.base else 0
                 elif model is not self.base:
                     total += size * checkpoints
         return total
 
-    def _settings(self) -> dict[str, Any]:
-        """Settings of the measures, which decide every unit's result."""
-        dumped = self.config.model_dump(mode="json", exclude={"base", "tuned", "data", "compute", "study"})
-        return dumped | {"version": COMPARISON_VERSION}
+    def _settings(self, beside: bool = False) -> dict[str, Any]:
+        """Settings of the measures, which decide a unit's result: of one model, or of two side by side."""
+        shared = {"sites", "template", "seed"}
+        own = {"similarity"} if beside else {"estimator", "spectra", "preference", "shepard", "curvature", "views"}
+        return self.config.model_dump(mode="json", include=shared | own) | {"version": COMPARISON_VERSION}
 
     def _model_unit(self, model: StudiedModel, checkpoint: Checkpoint, data: ComparedData) -> Unit:
         prepared = self.prepared(model, data)
@@ -280,12 +293,12 @@ class Comparison:
         title = f"{model.name} {checkpoint.revision.name} · {data.name}"
         return Unit(unit_name(study="comparison", **decides), title, describe, run)
 
-    def _control_unit(self, data: ComparedData) -> Unit:
+    def _control_unit(self, data: ComparedData, draw: int) -> Unit:
         prepared = self.prepared(self.base, data)
         config = self.base.source.config()
-        describe = {"model": CONTROL, "revision": "control", "corpus": data.name}
+        describe = {"model": CONTROL, "revision": f"draw {draw}", "corpus": data.name}
         about = self.about(self.base, control=True)
-        decides = {"data": prepared.identity(), "settings": self._settings(), "about": about, "control": True}
+        decides = {"data": prepared.identity(), "settings": self._settings(), "about": about, "control": draw}
         decides |= {"configuration": config.to_dict() | {"_name_or_path": "", "transformers_version": ""}}
         decides |= {"compute": [self.config.compute.dtype, self.config.compute.attention]}
         decides |= {"device": device_of(self.config.compute).type}
@@ -293,10 +306,10 @@ class Comparison:
 
         def run() -> UnitResult:
             self._close()
-            model = random_model(config, self.config.compute, self.config.seed)
+            model = random_model(config, self.config.compute, self.config.seed + draw)
             return measure_model(model, prepared, self.config, describe, about, self.scratch, self.advance)
 
-        return Unit(unit_name(study="comparison", **decides), f"{CONTROL} · {data.name}", describe, run)
+        return Unit(unit_name(study="comparison", **decides), f"{CONTROL}, draw {draw} · {data.name}", describe, run)
 
     def _pair_unit(self, model: StudiedModel, checkpoint: Checkpoint, data: ComparedData) -> Unit:
         base_checkpoint = self.base.source.list()[0]
@@ -304,7 +317,7 @@ class Comparison:
         describe = model.describe(checkpoint) | {"corpus": data.name, "estimator": "side by side"}
         about = self.about(model)
         decides = {"base": self.base.identity(base_checkpoint), "tuned": model.identity(checkpoint), "about": about}
-        decides |= {"data": [of_base.identity(), of_tuned.identity()], "settings": self._settings()}
+        decides |= {"data": [of_base.identity(), of_tuned.identity()], "settings": self._settings(beside=True)}
 
         def run() -> UnitResult:
             for other in self.tuned:
@@ -324,14 +337,22 @@ class Comparison:
         store, units = Store(self.out), self.measuring_units()
         done = [unit for unit in units if store.state(unit.name) == "done"]
         describe = {"model": self.base.name, "revision": "", "quantity": "differences"}
-        layers = {model.name: int(model.source.config().num_hidden_layers) for model in self.models}
+        layers = {model.name: int(decoder_config(model).num_hidden_layers) for model in self.models}
+        alike = [model.name for model in self.models if self.same_tokens(model) and self._same_shape(model)]
         decides = {"units": [unit.name for unit in done], "version": COMPARISON_VERSION, "layers": layers}
+        decides |= {"alike": alike, "notes": dict(self._notes())}
 
         def run() -> UnitResult:
             about = [(unit.name, str(unit.describe["model"]), str(unit.describe["corpus"])) for unit in done]
-            return joined_rows(store, about, self.base.name, CONTROL, layers, self._notes())
+            return joined_rows(store, about, self.base.name, CONTROL, layers, alike, self._notes())
 
         return Unit(unit_name(study="comparison join", **decides), "tuned minus base", describe, run)
+
+    def _same_shape(self, model: StudiedModel) -> bool:
+        """Whether random weights of the base's shape are also random weights of this model's."""
+        base, own = decoder_config(self.base), decoder_config(model)
+        names = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+        return all(getattr(base, name, None) == getattr(own, name, None) for name in names)
 
     def _notes(self) -> Mapping[str, str]:
         """What must be said beside every difference of a tuned model."""
@@ -339,6 +360,11 @@ class Comparison:
             model.name: "" if self.same_tokens(model) else "tokenizers differ: each model's labels are its own tokens'"
             for model in self.tuned
         }
+
+
+def decoder_config(model: StudiedModel) -> Any:
+    """The part of a model's configuration that describes its decoder."""
+    return model.source.config().get_text_config(decoder=True)
 
 
 def random_model(config: Any, compute: ComputeSettings, seed: int) -> Any:

@@ -70,6 +70,14 @@ def read_data(settings: ComparedData) -> Sequence[PreferencePair] | None:
     return None if settings.pairs is None else read_pairs(settings.pairs)
 
 
+def kept_pairs(
+    settings: ComparedData, pairs: Sequence[PreferencePair], tokenizer: PreTrainedTokenizerBase, template: ChatTemplate
+) -> set[int]:
+    """The places of the pairs that stay when this tokenizer has cut them."""
+    place = {id(pair): number for number, pair in enumerate(pairs)}
+    return {place[id(pair)] for pair in _texts(settings, pairs, tokenizer, template, None).pairs}
+
+
 def prepare_data(
     settings: ComparedData,
     pairs: Sequence[PreferencePair] | None,
@@ -89,8 +97,21 @@ def prepare_data(
             settings, prepare_documents(settings.corpus(), documents, tokenizer, orders, cache), template.name
         )
     assert pairs is not None
+    texts = _texts(settings, pairs, tokenizer, template, cache)
+    labels = _labels_within(texts, orders)
+    prepared = PreparedCorpus(settings.corpus(), (), texts.corpus, texts.windows, labels, tokenizer_hash(tokenizer))
+    return PreparedData(settings, prepared, template.name, texts)
+
+
+def _texts(
+    settings: ComparedData,
+    pairs: Sequence[PreferencePair],
+    tokenizer: PreTrainedTokenizerBase,
+    template: ChatTemplate,
+    cache: Path | None,
+) -> PairTexts:
     bos: Any = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    texts = pair_texts(
+    return pair_texts(
         pairs,
         tokenizer,
         template,
@@ -102,9 +123,6 @@ def prepare_data(
         cache=cache,
         skip_first=settings.skip_first,
     )
-    labels = _labels_within(texts, orders)
-    prepared = PreparedCorpus(settings.corpus(), (), texts.corpus, texts.windows, labels, tokenizer_hash(tokenizer))
-    return PreparedData(settings, prepared, template.name, texts)
 
 
 def _labels_within(texts: PairTexts, orders: tuple[int, ...]) -> list[LabelSet]:

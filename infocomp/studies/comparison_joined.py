@@ -1,6 +1,7 @@
 """What follows from all units of a comparison together: excess over controls, tuned minus base, phases over steps."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -8,8 +9,11 @@ from infocomp.execution.runner import UnitResult
 from infocomp.execution.store import Store
 from infocomp.geometry.phases import FEWEST_CHECKPOINTS, phases
 from infocomp.studies.comparison_differences import (
+    OVER_RANDOM,
     Row,
     Weighed,
+    control_means,
+    control_rows,
     differences,
     mark_changed,
     matched_sites,
@@ -27,28 +31,35 @@ def joined_rows(
     base: str,
     control: str,
     layers: Mapping[str, int],
+    alike: Sequence[str],
     notes: Mapping[str, str],
 ) -> UnitResult:
-    """Rows from the parts of `units` (name, model, corpus); `layers` counts the blocks of each model."""
+    """Rows from the parts of `units` (name, model, corpus); `layers` counts the blocks of each model.
+
+    Random weights have the base's shape and tokenizer: they are a control of the models that are `alike` only.
+    """
     of_base: dict[str, dict[Key, Weighed]] = {}
-    of_control: dict[str, dict[Key, Weighed]] = {}
+    draws: dict[str, list[dict[Key, Weighed]]] = {}
     of_tuned: list[tuple[str, str, dict[Key, Weighed]]] = []
     for unit, model, corpus in units:
         numbers = weighed(store, unit)
         if model == control:
-            of_control[corpus] = numbers
+            draws.setdefault(corpus, []).append(numbers)
         elif model == base:
             of_base[corpus] = numbers
         else:
             of_tuned.append((model, corpus, numbers))
-    rows: list[Row] = []
+    of_control = {corpus: control_means(of) for corpus, of in draws.items()}
+    rows: list[Row] = [row for control in of_control.values() for row in control_rows(control)]
     judged: list[Row] = []
     with_base: dict[str, dict[Key, Weighed]] = {}
     for corpus, numbers in of_base.items():
-        with_base[corpus] = with_excesses(numbers, of_control.get(corpus))
+        with_base[corpus] = with_excesses(numbers, of_control.get(corpus, {}))
         rows += new_rows(with_base[corpus], numbers)
     for model, corpus, numbers in of_tuned:
-        complete = with_excesses(numbers, of_control.get(corpus))
+        complete = with_excesses(numbers, of_control.get(corpus, {}) if model in alike else {})
+        if model not in alike and of_control.get(corpus) and numbers:
+            rows.append(_without_control(next(iter(numbers.values())).row))
         rows += new_rows(complete, numbers)
         if corpus in with_base:
             named = [sorted({key[0] for key in numbers}) for numbers in (with_base[corpus], complete)]
@@ -57,6 +68,14 @@ def joined_rows(
     mark_changed(judged)
     tuned = [numbers for _, _, numbers in of_tuned]
     return UnitResult([*rows, *judged, *phase_rows([*of_base.values(), *tuned])])
+
+
+def _without_control(first: Mapping[str, Any]) -> Row:
+    """Says why a model of another shape or tokenizer has no excess over random weights."""
+    kept = ("model", "revision", "stage", "step", "corpus", "seed", "settings")
+    message = "its shape or tokenizer is not the base's, whose random weights are the control: no excess over them"
+    row = {name: first[name] for name in kept} | {"quantity": "preference_excess", "label": OVER_RANDOM}
+    return row | {"estimator": "soft", "rows": "matched", "draw": "mean", "status": "refused", "message": message}
 
 
 def phase_rows(units: Iterable[Mapping[Key, Weighed]]) -> list[Row]:

@@ -1,7 +1,9 @@
 """One model on one data set: one forward pass for informations, rate, preference, spectra, curvature, Shepard's law."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,18 +22,20 @@ from infocomp.geometry.growth import growth
 from infocomp.geometry.intrinsic_dimension import intrinsic_dimension
 from infocomp.geometry.scatter import scratch_needed
 from infocomp.geometry.shepard import confusion, distances, shepard
-from infocomp.geometry.spectrum import sampled_estimates, spectrum_of, spectrum_of_rows
+from infocomp.geometry.spectrum import Spectrum, sampled_spectrum, spectrum_of, spectrum_of_rows
 from infocomp.geometry.views import dime, info_nce, lidar
 from infocomp.studies.comparison_data import PreparedData
 from infocomp.studies.comparison_pair_probe import logits_of
-from infocomp.studies.comparison_preference import baseline_rows, information_of, probe_rows
+from infocomp.studies.comparison_preference import baseline_rows, information_rows, probe_rows
 from infocomp.studies.comparison_probes import GeometryProbe, ViewsProbe
 from infocomp.studies.measurement import Row, Weights, estimate_columns, grouped, measure_corpus, widths_of
 
 if TYPE_CHECKING:
     from infocomp.studies.comparison import ComparisonConfig
 
+_log = logging.getLogger(__name__)
 Advance = Callable[[int], None]
+CONTROL_DRAW = "control draw"  # role of one draw of random weights; their mean has the role "control"
 OF_PREFERENCE = ("preference_information", "probe_accuracy", "probe_bits")  # what the control is there for
 
 
@@ -46,9 +50,9 @@ def measure_model(
 ) -> UnitResult:
     """Every row of one checkpoint on one data set. `columns` say which checkpoint, `about` are settings of every row.
 
-    Of random weights (role "control") only what belongs to preference is measured.
+    Of random weights only what belongs to preference is measured.
     """
-    control = about["role"] == "control"
+    control = about["role"] == CONTROL_DRAW
     prepared = replace(data.prepared, labels=()) if control else data.prepared
     sites = resolve_sites(model, list(config.sites))
     widths, attention = widths_of(model, sites)
@@ -71,8 +75,7 @@ def measure_model(
 
     def preference(site: str, rows: str, state: SoftInformation) -> tuple[list[Row], Weights]:
         if data.pairs is not None and config.preference is not None and rows == "raw":
-            for named, estimates, more in information_of(state, data.pairs, config.preference, config.seed):
-                found.add(estimates, site=site, rows=named, estimator="soft", settings=more)
+            information_rows(found, site, state, data.pairs, config.preference, config.seed)
         return [], []
 
     try:
@@ -89,15 +92,14 @@ def measure_model(
             further=preference,
         )
         if data.pairs is not None and config.preference is not None and config.preference.probe:
-            for named, estimates, more in probe_rows(geometry, data.pairs, config.preference, config.seed):
-                found.add(estimates, site=named, rows="matched", estimator="logistic", settings=more)
+            probe_rows(found, geometry, data.pairs, config.preference, config.seed)
             if not control:
-                for named, estimates, more in baseline_rows(data.pairs, config.preference, config.seed):
-                    found.add(estimates, site=named, rows="matched", estimator="logistic", settings=more)
+                baseline_rows(found, data.pairs, config.preference, config.seed)
         if not control:
             _spectral_rows(found, geometry, config)
             _curvature_rows(found, geometry)
-            _shepard_rows(found, geometry, config, head)
+            with found.refusing("shepard_preference", "ratio", "logits", "sample", "held-out pairs"):
+                _shepard_rows(found, geometry, config, head)
             if views is not None:
                 _view_rows(found, views)
             measured.influence.extend(_rate_intervals(measured.rows, measured.documents, data.name))
@@ -126,8 +128,8 @@ class Rows:
         estimator: str,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        """One row an estimate."""
-        for estimate in estimates:
+        """One row an estimate; one that is NaN or infinite is refused, since it would cost all others of the unit."""
+        for estimate in map(_finite, estimates):
             place = {"site": site, "layer": layer_of(site), "rows": rows, "estimator": estimator}
             columns = estimate_columns(estimate)
             self.rows.append({**self.common, **place, **columns, "settings": dict(settings or {})})
@@ -135,6 +137,35 @@ class Rows:
                 key = {"site": site, "rows": rows, "estimator": estimator, "corpus": self.corpus}
                 key |= {name: getattr(estimate, name) for name in ("quantity", "label", "weighting")}
                 self.influence.append((key, {name: grouped(of) for name, of in estimate.influence.items()}))
+
+    @contextmanager
+    def refusing(self, quantity: str, unit: str, site: str, rows: str, estimator: str, **about: Any) -> Iterator[None]:
+        """Where data are too odd for a measure (ValueError), one refused row that names it, in place of its rows.
+
+        Only a Refusal is expected and silent; another ValueError is logged too. Any other error fails the unit.
+        """
+        try:
+            yield
+        except ValueError as reason:
+            message = f"{quantity} at {site}: {' '.join(str(reason).split()).rstrip('.')}."
+            if not isinstance(reason, Refusal):
+                _log.warning("%s: refused, %s", self.corpus, message)
+            refused = Estimate(quantity, None, unit, 0, status="refused", message=message, **about)
+            self.add([refused], site, rows, estimator)
+
+
+def _finite(estimate: Estimate) -> Estimate:
+    """The estimate, or a refused one where a number of an "ok" one is NaN or infinite."""
+    if estimate.status != "ok":
+        return estimate
+    numbers = {field.name: getattr(estimate, field.name) for field in fields(estimate)}
+    ends = dict(zip(("ci_low", "ci_high"), numbers.pop("interval") or (), strict=False))
+    bad = [name for name, of in (numbers | ends).items() if isinstance(of, float) and not np.isfinite(of)]
+    if not bad:
+        return estimate
+    message = "; ".join(filter(None, (f"not defined: {' and '.join(bad)} not finite", estimate.message)))
+    kept = {name: numbers[name] for name in ("quantity", "unit", "n", "label", "order", "weighting", "draw")}
+    return Estimate(**kept, value=None, status="refused", message=message)
 
 
 def shared_columns(data: PreparedData, config: "ComparisonConfig", attention: str | None) -> Row:
@@ -180,29 +211,40 @@ def _spectral_rows(found: Rows, geometry: GeometryProbe, config: "ComparisonConf
     ranks = (settings.rank_from, settings.rank_to)
     documents = geometry.layout.documents[geometry.layout.sampled]
     for site in geometry.sites:
-        whole = spectrum_of(geometry.scatters[site], *ranks)
-        about = {"rank_from": ranks[0], "rank_to": ranks[1]}
-        if whole.law is not None:
-            about |= {"rank_from": whole.law.rank_from, "rank_to": whole.law.rank_to}
-            about |= {"r2": whole.law.r2, "r2_100": whole.law.r2_100}
-        found.add(whole.estimates(), site, "all", "spectrum", about)
-        for estimate in whole.eigenvalue_estimates():
-            found.add([replace(estimate, order=None)], site, "all", "spectrum", {"rank": estimate.order})
+        rows, spectrum = geometry.sample[site], ("rankme", "count", site)
+        with found.refusing(*spectrum, "all", "spectrum"):
+            whole = spectrum_of(geometry.scatters[site], *ranks)
+            found.add(whole.estimates(), site, "all", "spectrum", _fit(whole))
+            for estimate in whole.eigenvalue_estimates():
+                found.add([replace(estimate, order=None)], site, "all", "spectrum", {"rank": estimate.order})
         geometry.scatters[site].close()
-        rows = geometry.sample[site]
-        found.add(sampled_estimates(rows, documents, *ranks), site, "sample", "spectrum", about)
-        last = np.concatenate(geometry.last[site])
-        found.add(spectrum_of_rows(last.astype(np.float64), *ranks).estimates(), site, "last", "spectrum")
+        with found.refusing(*spectrum, "sample", "spectrum"):
+            sampled, estimates = sampled_spectrum(rows, documents, *ranks)
+            found.add(estimates, site, "sample", "spectrum", _fit(sampled))
+        with found.refusing(*spectrum, "last", "spectrum"):
+            last = spectrum_of_rows(np.concatenate(geometry.last[site]).astype(np.float64), *ranks)
+            found.add(last.estimates(), site, "last", "spectrum", _fit(last))
         if settings.growth:
-            for estimate in growth(rows, config.seed):
-                found.add([estimate], site, "first", "spectrum", {"n": estimate.n})
+            with found.refusing(*spectrum, "first", "spectrum"):
+                for estimate in growth(rows, config.seed):
+                    found.add([estimate], site, "first", "spectrum", {"n": estimate.n})
         if settings.intrinsic_dimension:
-            found.add([intrinsic_dimension(rows, documents)], site, "sample", "twonn")
+            with found.refusing("intrinsic_dimension", "count", site, "sample", "twonn"):
+                found.add([intrinsic_dimension(rows, documents)], site, "sample", "twonn")
+
+
+def _fit(spectrum: Spectrum) -> Row:
+    """The ranks that the power law of these rows was fitted to and how well, or those asked for where there is none."""
+    law = spectrum.law
+    if law is None:
+        return {"rank_from": spectrum.rank_from, "rank_to": spectrum.rank_to}
+    return {"rank_from": law.rank_from, "rank_to": law.rank_to, "r2": law.r2, "r2_100": law.r2_100}
 
 
 def _curvature_rows(found: Rows, geometry: GeometryProbe) -> None:
     for site, curvature in geometry.curvatures.items():
-        found.add(curvature.estimate(), site, "raw", "differences")
+        with found.refusing("curvature", "radians", site, "raw", "differences"):
+            found.add(curvature.estimate(), site, "raw", "differences")
 
 
 def _shepard_rows(found: Rows, geometry: GeometryProbe, config: "ComparisonConfig", head: Any) -> None:
@@ -214,10 +256,11 @@ def _shepard_rows(found: Rows, geometry: GeometryProbe, config: "ComparisonConfi
         device = head[0].device
         states = logits_of(head)(states.to(device)).cpu()
     confusions = confusion(torch.log_softmax(states.float(), dim=1))
+    documents = geometry.layout.documents[geometry.layout.sampled][: geometry.items]
     for site in geometry.sites:
         rows = geometry.sample[site][: geometry.items]
         try:
-            estimates = shepard(confusions, distances(rows), config.seed).estimates()
+            estimates = shepard(confusions, distances(rows), config.seed, documents=documents).estimates()
         except Refusal as reason:
             estimates = [
                 Estimate("shepard_preference", None, "ratio", geometry.items, status="refused", message=str(reason))
@@ -231,11 +274,14 @@ def _view_rows(found: Rows, views: ViewsProbe) -> None:
     parts = {site: views.views(site) for site in sites}
     for number, site in enumerate(sites):
         halves = parts[site]
-        if len(halves) < 3:
-            continue
-        found.add(info_nce(halves[:, 0], halves[:, 1]), site, "halves", "views")
-        found.add([dime(halves[:, 0], halves[:, 1]), lidar(halves)], site, "halves", "views")
-        if number and halves.shape == parts[sites[number - 1]].shape:
-            before = sites[number - 1]
-            between = info_nce(parts[before].mean(axis=1), halves.mean(axis=1))
-            found.add([replace(one, label=f"from {before}") for one in between], site, "layers", "views")
+        with found.refusing("info_nce", "bits", site, "halves", "views"):
+            found.add(info_nce(halves[:, 0], halves[:, 1]), site, "halves", "views")
+        with found.refusing("dime", "bits", site, "halves", "views"):
+            found.add([dime(halves[:, 0], halves[:, 1])], site, "halves", "views")
+        with found.refusing("lidar", "count", site, "halves", "views"):
+            found.add([lidar(halves)], site, "halves", "views")
+        before = sites[number - 1]
+        if number and halves.shape == parts[before].shape:
+            with found.refusing("info_nce", "bits", site, "layers", "views", label=f"from {before}"):
+                between = info_nce(parts[before].mean(axis=1), halves.mean(axis=1))
+                found.add([replace(one, label=f"from {before}") for one in between], site, "layers", "views")

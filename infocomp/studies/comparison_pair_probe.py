@@ -1,10 +1,13 @@
 """Two models on the same batches: cross moments of matched sites, word means, next-token divergences, sampled rows.
 
 The base is streamed; the probe runs the tuned model on the same token ids, so that rows correspond one to one. Nothing
-of a layer outlives its batch but what is accumulated.
+of a layer outlives its batch but what is accumulated: two scatters and a cross moment of a pair of sites, 8·d² bytes
+each (384 MiB at d = 4,096), in memory or in scratch files.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +20,8 @@ from infocomp.activations.capture import capture
 from infocomp.activations.stream import Batch
 from infocomp.corpora.windows import Windows, document_of
 from infocomp.geometry.next_token import KLByPosition, NextTokens, compare_next_tokens
-from infocomp.geometry.pair_moments import PairMoments
+from infocomp.geometry.pair_moments import PairMoments, Rows
+from infocomp.geometry.scatter import Scatter, scratch_needed
 from infocomp.geometry.word_means import WordMeans
 from infocomp.studies.comparison_probes import RowLayout
 
@@ -25,11 +29,37 @@ LOGITS_AT_ONCE = 2**26  # numbers of both models' logits held while divergences 
 Logits = Callable[[Tensor], Tensor]
 
 
+@dataclass(frozen=True)
+class OwnMoments:
+    """One model's rows of a site with themselves: sums of squares, and the scatter that stands in for their matrix."""
+
+    moments: PairMoments
+    scatter: Scatter
+
+    @classmethod
+    def of(cls, width: int, scratch: Path | None) -> "OwnMoments":
+        return cls(PairMoments(width, keep_cross=False), Scatter(width, scratch))
+
+    def update(self, rows: Rows) -> None:
+        self.moments.update(rows)
+        self.scatter.update(rows)
+
+
+def pair_scratch_needed(
+    matched: Mapping[str, str], of_base: Mapping[str, int], of_tuned: Mapping[str, int], memory_budget: int
+) -> bool:
+    """Whether the matrices of a `PairProbe` exceed the budget in bytes; the widths are by site of each model."""
+    own = [of_base[site] for site in set(matched.values())] + [of_tuned[site] for site in matched]
+    cross = [max(of_base[other], of_tuned[site]) for site, other in matched.items()]
+    return scratch_needed(own + cross, memory_budget)
+
+
 class PairProbe:
     """A probe on the base's stream; open it as a context for as long as the stream runs.
 
     matched: tuned's site → base's site. `word_types` are token ids, followed at `word_sites` (tuned's names). `heads`
-    give both models' logits, of which the first `vocabulary` are compared; None leaves the divergences out.
+    give both models' logits, of which the first `vocabulary` are compared; None leaves the divergences out. `scratch` is
+    a folder for the files of moments, None for memory; `close` gives them back.
     """
 
     needs_logits = False
@@ -47,14 +77,15 @@ class PairProbe:
         word_sites: tuple[str, ...],
         heads: tuple[Logits, Logits] | None,
         vocabulary: int,
+        scratch: Path | None = None,
     ) -> None:
         self.tuned, self.matched, self.layout, self.heads = tuned, dict(matched), layout, heads
         self.sites = tuple(dict.fromkeys([*widths[0], *matched.values()]))
         of_base, of_tuned = widths
         self.tokens = windows.corpus.tokens[windows.row_tokens].astype(np.int64)
-        self.moments = {s: PairMoments(of_base[b], of_tuned[s]) for s, b in matched.items()}
-        self.own_base = {b: PairMoments(of_base[b]) for b in dict.fromkeys(matched.values())}
-        self.own_tuned = {s: PairMoments(of_tuned[s]) for s in matched}
+        self.moments = {s: PairMoments(of_base[b], of_tuned[s], scratch=scratch) for s, b in matched.items()}
+        self.own_base = {b: OwnMoments.of(of_base[b], scratch) for b in dict.fromkeys(matched.values())}
+        self.own_tuned = {s: OwnMoments.of(of_tuned[s], scratch) for s in matched}
         self.words = {
             s: (WordMeans(word_types, of_base[matched[s]]), WordMeans(word_types, of_tuned[s]))
             for s in word_sites
@@ -77,6 +108,13 @@ class PairProbe:
 
     def __exit__(self, *_: object) -> None:
         self._capture.close()
+
+    def close(self) -> None:
+        """Give the memory and the scratch files of the moments back; rows of the sample, words and divergences stay."""
+        for moments in self.moments.values():
+            moments.close()
+        for own in (*self.own_base.values(), *self.own_tuned.values()):
+            own.scatter.close()
 
     def compute(self, batch: Batch) -> dict[str, Any]:
         """Rows of both models, and the divergences of their next tokens."""

@@ -6,6 +6,7 @@ where both end a token, on a seeded sample; next-token distributions and words o
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from infocomp.geometry.word_means import WordMeans, frequent_types
 from infocomp.studies.comparison_data import PreparedData
 from infocomp.studies.comparison_differences import matched_sites
 from infocomp.studies.comparison_measures import Rows, shared_columns
-from infocomp.studies.comparison_pair_probe import PairProbe, logits_of
+from infocomp.studies.comparison_pair_probe import PairProbe, logits_of, pair_scratch_needed
 from infocomp.studies.comparison_probes import SampleProbe
 from infocomp.studies.comparison_settings import SimilaritySettings
 from infocomp.studies.measurement import widths_of
@@ -53,8 +54,12 @@ def measure_pair(
     about: Mapping[str, Any],
     tokenizer: PreTrainedTokenizerBase,
     advance: Advance,
+    scratch: Path | None = None,
 ) -> UnitResult:
-    """Every row that needs both models. `columns` say which tuned checkpoint, `about` are settings of every row."""
+    """Every row that needs both models. `columns` say which tuned checkpoint, `about` are settings of every row.
+
+    `scratch` is a folder for the moments where they exceed half of the memory budget; None keeps them in memory.
+    """
     assert config.similarity is not None
     sites = [resolve_sites(model, list(config.sites)) for model in (base, tuned)]
     layers = [int(model.config.get_text_config(decoder=True).num_hidden_layers) for model in (base, tuned)]
@@ -68,6 +73,7 @@ def measure_pair(
         words = _word_types(of_base, config.similarity, config.seed)
         heads = [plain_head(model) for model in (base, tuned)]
         windows = of_base.prepared.windows
+        on_disk = pair_scratch_needed(matched, widths_base, widths_tuned, config.compute.memory_budget // 2)
         probe = PairProbe(
             base,
             tuned,
@@ -79,10 +85,14 @@ def measure_pair(
             _word_sites(config.similarity, tuned, matched),
             None if None in heads else (logits_of(heads[0]), logits_of(heads[1])),  # pyright: ignore
             min(model.get_input_embeddings().weight.shape[0] for model in (base, tuned)),  # pyright: ignore
+            scratch if on_disk else None,
         )
-        with probe:
-            stream(base, windows, [probe], max(config.compute.batch_tokens // 2, 1), advance)
-        _streamed_rows(found, probe)
+        try:
+            with probe:
+                stream(base, windows, [probe], max(config.compute.batch_tokens // 2, 1), advance)
+            _streamed_rows(found, probe)
+        finally:
+            probe.close()
         _word_rows(found, probe, config.similarity, tokenizer)
         samples, documents = (probe.sample_base, probe.sample_tuned), layout.documents[layout.sampled]
         _divergence_rows(found, probe, None not in heads)
@@ -162,12 +172,12 @@ def _sampled(
 def _streamed_rows(found: Rows, probe: PairProbe) -> None:
     """CKA and alignment of matched sites over every row."""
     for site, other in probe.matched.items():
-        own, base, both = probe.own_tuned[site], probe.own_base[other], probe.moments[site]
+        base, tuned, both = probe.own_base[other], probe.own_tuned[site], probe.moments[site]
         about = {"base_site": other}
-        estimate = cka_estimate(base, own, both, f"vs {other}")
+        of_base, of_tuned = base.scatter.centred(), tuned.scatter.centred()
+        estimate = cka_estimate(base.moments, tuned.moments, both, f"vs {other}", of_base, of_tuned)
         found.add([estimate], site, "all", "linear, debiased", about)
-        moments = (base.centred(), own.centred(), both.centred())
-        aligned = alignment(*moments, both.count, identical=both.identical)
+        aligned = alignment(of_base, of_tuned, both.centred(), both.count, identical=both.identical)
         aligned = [replace(one, label=f"vs {other}") for one in aligned]
         found.add(aligned, site, "all", "moments", about)
 

@@ -1,59 +1,68 @@
 """Preference in one model: the information of the soft-quantised direction, linear probes, and what words, length and
 authors alone would tell."""
 
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from infocomp.corpora.pair_windows import PairTexts
 from infocomp.corpora.pairs import prompt_numbers
-from infocomp.estimators import Estimate, SoftInformation
+from infocomp.estimators import SoftInformation
 from infocomp.geometry.preference_information import preference_information
-from infocomp.geometry.preference_probe import ProbeResult, author_features, bag_of_tokens, length_features, probe
+from infocomp.geometry.preference_probe import Features, author_features, bag_of_tokens, length_features, probe
 from infocomp.studies.comparison_probes import GeometryProbe
 from infocomp.studies.comparison_settings import PreferenceSettings
 
-Named = tuple[str, list[Estimate], dict[str, Any]]  # rows or site, estimates, settings of the row
+if TYPE_CHECKING:
+    from infocomp.studies.comparison_measures import Rows
 
 
-def information_of(
-    state: SoftInformation, texts: PairTexts, settings: PreferenceSettings, seed: int
-) -> Iterator[Named]:
+def information_rows(
+    found: "Rows", site: str, state: SoftInformation, texts: PairTexts, settings: PreferenceSettings, seed: int
+) -> None:
     """Of the matched rows and of all, from one site's assignments; draw by draw and their mean."""
     for name, taken in (("matched", texts.matched), ("all", np.ones(len(texts.matched), dtype=bool))):
-        completion = np.where(taken, texts.completion, -1)
-        pairs = len(texts.pairs)
-        means, entropies = state.group_means(completion, 2 * pairs)
-        shaped = means.reshape(pairs, 2, *means.shape[1:]), entropies.reshape(pairs, 2, -1)
-        found = preference_information(*shaped, rows=int(taken.sum()), seed=seed, flips=settings.flips)
-        yield name, list(found.estimates), {"null_high": found.null_high, "p": found.p, "flips": settings.flips}
+        with found.refusing("preference_information", "bits", site, name, "soft", **_ABOUT):
+            completion = np.where(taken, texts.completion, -1)
+            pairs = len(texts.pairs)
+            means, entropies = state.group_means(completion, 2 * pairs)
+            shaped = means.reshape(pairs, 2, *means.shape[1:]), entropies.reshape(pairs, 2, -1)
+            information = preference_information(*shaped, rows=int(taken.sum()), seed=seed, flips=settings.flips)
+            more = {"null_high": information.null_high, "p": information.p, "flips": settings.flips}
+            found.add(information.estimates, site, name, "soft", more)
 
 
-def probe_rows(geometry: GeometryProbe, texts: PairTexts, settings: PreferenceSettings, seed: int) -> Iterator[Named]:
+def probe_rows(
+    found: "Rows", geometry: GeometryProbe, texts: PairTexts, settings: PreferenceSettings, seed: int
+) -> None:
     """A cross-validated linear probe on the mean row of each completion, at every site."""
-    prompts, rows = prompt_numbers(texts.pairs), int(texts.matched.sum())
     for site in geometry.sites:
         features = geometry.completion_means(site).reshape(len(texts.pairs), 2, -1)
-        yield site, *_told(probe(features, prompts, seed, settings.folds), rows)
+        _probed(found, site, features, texts, settings, seed)
 
 
-def baseline_rows(texts: PairTexts, settings: PreferenceSettings, seed: int) -> Iterator[Named]:
+def baseline_rows(found: "Rows", texts: PairTexts, settings: PreferenceSettings, seed: int) -> None:
     """The same probe, on the same folds, of the bag of tokens, of the lengths, and of the authors where known."""
-    prompts, rows = prompt_numbers(texts.pairs), int(texts.matched.sum())
     tokens = texts.corpus.tokens[texts.windows.row_tokens]
     bag = bag_of_tokens(tokens, texts.completion, 2 * len(texts.pairs), texts.matched)
-    estimates, more = _told(probe(bag, prompts, seed, settings.folds), rows)
-    yield "control.bag_of_tokens", estimates, more
-    estimates, more = _told(probe(length_features(texts.lengths), prompts, seed, settings.folds), rows)
-    yield "control.length", estimates, more | {"longer_chosen_share": texts.longer_chosen_share}
+    _probed(found, "control.bag_of_tokens", bag, texts, settings, seed)
+    longer = {"longer_chosen_share": texts.longer_chosen_share}
+    _probed(found, "control.length", length_features(texts.lengths), texts, settings, seed, **longer)
     authors = [pair.authors for pair in texts.pairs]
     if all(None not in both for both in authors):
-        estimates, more = _told(probe(author_features(texts.pairs), prompts, seed, settings.folds), rows)
         names = sorted({name for both in authors for name in both if name is not None})
         share = float(np.mean([both[0] == names[0] for both in authors]))
-        yield "control.author", estimates, more | {"authors": names[:8], "author_share": max(share, 1 - share)}
+        more = {"authors": names[:8], "author_share": max(share, 1 - share)}
+        _probed(found, "control.author", author_features(texts.pairs), texts, settings, seed, **more)
 
 
-def _told(found: ProbeResult, rows: int) -> tuple[list[Estimate], dict[str, Any]]:
-    return found.estimates(rows), {"folds": int(found.folds.max()) + 1}
+_ABOUT = {"label": "preference", "weighting": "completions"}
+
+
+def _probed(
+    found: "Rows", site: str, features: Features, texts: PairTexts, settings: PreferenceSettings, seed: int, **more: Any
+) -> None:
+    with found.refusing("probe_accuracy", "ratio", site, "matched", "logistic", **_ABOUT):
+        result = probe(features, prompt_numbers(texts.pairs), seed, settings.folds)
+        folds = {"folds": int(result.folds.max()) + 1}
+        found.add(result.estimates(int(texts.matched.sum())), site, "matched", "logistic", more | folds)

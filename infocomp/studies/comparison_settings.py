@@ -86,12 +86,12 @@ class SpectraSettings(Settings):
 
 
 class PreferenceSettings(Settings):
-    """Of data of kind preference: label flips of the null, the linear probe, and the control of random weights."""
+    """Of data of kind preference: label flips of the null, the linear probe, `control` draws of random weights."""
 
     flips: Annotated[int, Field(ge=20)] = 500
     probe: bool = True
     folds: Annotated[int, Field(ge=2)] = 5
-    control: bool = True
+    control: Annotated[int, Field(ge=0)] = 5
 
 
 class SimilaritySettings(Settings):
@@ -113,7 +113,6 @@ class ShepardSettings(Settings):
     """Confusion of next-token distributions against distance, on `items` seeded positions of each data set."""
 
     items: Annotated[int, Field(ge=16)] = 192
-    resamples: Annotated[int, Field(ge=50)] = 200
 
 
 Template = Literal["auto", "plain", "tuned"]

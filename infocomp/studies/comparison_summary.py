@@ -6,26 +6,45 @@ import numpy as np
 import pandas as pd
 
 from infocomp.studies.comparison_differences import DIFFERENCE
+from infocomp.studies.comparison_measures import CONTROL_DRAW
 
 MOST_CHANGES = 12
+MOST_FAILURES = 4
 MEAN_OVER = "blocks."
 
 
 def comparison_summary(table: pd.DataFrame) -> str:
-    """Bits per byte, preference information and effective rank of each model; the largest changes over base."""
+    """Bits per byte, preference information and effective rank of each model; the largest changes over base; failures.
+
+    Random weights are told by their mean over draws alone.
+    """
+    failed = _failures(table)
     rows = table[(table["draw"] == "mean") & (table["status"] == "ok")]
     if rows.empty:
-        return "nothing was measured"
+        return "\n".join(["nothing was measured", *failed])
     settings = [json.loads(text) for text in rows["settings"].fillna("{}").tolist()]
     rows = rows.copy()
     for name in ("place", "role", "changed", "effect"):
         rows[name] = [one.get(name) for one in settings]
-    return "\n".join([_by_model(rows), "", _changes(rows)])
+    return "\n".join([*_by_model(rows), *_changes(rows), *failed])
 
 
-def _by_model(rows: pd.DataFrame) -> str:
+def _failures(table: pd.DataFrame) -> list[str]:
+    """A unit that failed stands in the table as one row, which holds why."""
+    units = table[table["status"] == "failed"]
+    if units.empty:
+        return []
+    texts = units[["corpus", "model", "revision"]].fillna("").astype(str).to_numpy().tolist()
+    names = [" ".join(filter(None, of)) or "what joins all units" for of in texts]
+    more = f" and {len(names) - MOST_FAILURES} more" if len(names) > MOST_FAILURES else ""
+    said = f"{len(units)} unit{'s' if len(units) > 1 else ''} failed ({'; '.join(names[:MOST_FAILURES])}{more})"
+    return ["", f"{said}: the table's rows of status 'failed' say why; the same command tries them again"]
+
+
+def _by_model(rows: pd.DataFrame) -> list[str]:
+    """A line for each model and data set of which any of these numbers is known."""
     lines = []
-    measured = rows[~rows["estimator"].str.endswith(DIFFERENCE)]
+    measured = rows[~rows["estimator"].str.endswith(DIFFERENCE) & (rows["role"] != CONTROL_DRAW)]
     keys = ["corpus", "role", "place", "model", "step", "revision"]
     for values, here in measured.groupby(keys, dropna=False, sort=True):
         about = dict(zip(keys, values, strict=True))
@@ -38,32 +57,36 @@ def _by_model(rows: pd.DataFrame) -> str:
         rank = here[(here["quantity"] == "rankme_covariance") & (here["rows"] == "sample")]
         rank = rank[rank["site"].str.startswith(MEAN_OVER)]
         token = here[(here["label"] == "token") & here["site"].str.startswith(MEAN_OVER) & (here["rows"] == "raw")]
-        lines.append(
-            {
-                "data": about["corpus"],
-                "model": about["model"],
-                "checkpoint": about["revision"],
-                "bits/byte": _first(here, "bits_per_byte"),
-                "complexity": _mean(token[token["quantity"] == "complexity"], "point"),
-                "expressivity": _mean(token[token["quantity"] == "expressivity"], "point"),
-                "RankMe": _mean(rank, "value"),
-                "preference": _mean(information[information["site"].str.startswith(MEAN_OVER)], "point"),
-                "over embedding": _mean(excess, "value"),
-                "probe": _mean(probe, "value"),
-            }
-        )
+        numbers = {
+            "bits/byte": _first(here, "bits_per_byte"),
+            "complexity": _mean(token[token["quantity"] == "complexity"], "point"),
+            "expressivity": _mean(token[token["quantity"] == "expressivity"], "point"),
+            "RankMe": _mean(rank, "value"),
+            "preference": _mean(information[information["site"].str.startswith(MEAN_OVER)], "point"),
+            "over embedding": _mean(excess, "value"),
+            "probe": _mean(probe, "value"),
+        }
+        if any(value is not None for value in numbers.values()):
+            names = {"data": about["corpus"], "model": about["model"], "checkpoint": about["revision"]}
+            lines.append(names | numbers)
+    if not lines:
+        return []
     frame = pd.DataFrame(lines).dropna(axis=1, how="all")
     text = frame.to_string(index=False, float_format=lambda value: f"{value:.3f}", na_rep="")
     about = "complexity, expressivity (next token), preference: bits, point estimates, mean over blocks; RankMe of the"
-    return f"\n{text}\n\n{about}\ncovariance at the common n; probe: share of pairs told right, mean over blocks"
+    return [f"\n{text}\n\n{about}\ncovariance at the common n; probe: share of pairs told right, mean over blocks", ""]
 
 
-def _changes(rows: pd.DataFrame) -> str:
-    judged = rows[rows["estimator"].str.endswith(DIFFERENCE)]
+def _changes(rows: pd.DataFrame) -> list[str]:
+    differences = rows[rows["estimator"].str.endswith(DIFFERENCE)]
+    judged = differences[differences["changed"].notna()]
+    if judged.empty:
+        why = "none has an interval" if len(differences) else "no number was measured in both models"
+        return [f"nothing is told of what changed from base to tuned: {why}"]
     changed = judged[judged["changed"].eq(True)]
     said = f"{len(changed)} of {len(judged)} numbers changed beyond chance (false-discovery rate 5 %, by document)"
     if changed.empty:
-        return said
+        return [said]
     effect = changed["effect"].astype(float).abs().fillna(np.inf)
     top = changed.assign(effect=effect).sort_values("effect", ascending=False).head(MOST_CHANGES)
     lines = [
@@ -79,7 +102,7 @@ def _changes(rows: pd.DataFrame) -> str:
     ]
     text = pd.DataFrame(lines).to_string(index=False)
     rest = len(changed) - len(lines)
-    return f"{said}:\n{text}" + (f"\nand {rest} more in the table" if rest > 0 else "")
+    return [f"{said}:\n{text}" + (f"\nand {rest} more in the table" if rest > 0 else "")]
 
 
 def _first(rows: pd.DataFrame, quantity: str) -> float | None:

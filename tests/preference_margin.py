@@ -2,7 +2,7 @@
 
 Against a reference (the checkpoint that a preference optimisation began from) the difference of two margins is the
 reward difference of DPO over β (Rafailov et al. 2023, arXiv 2305.18290, eq. 5); the share of pairs in which it is
-above 0 is the preference accuracy. Texts are those of `training.tuning`, without the end of text.
+above 0 is the preference accuracy. Texts are those of `infocomp.training.tuning`, without the end of text.
 """
 
 from collections.abc import Sequence
