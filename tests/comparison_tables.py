@@ -122,6 +122,9 @@ def preference_rows(
         yield make.row(corpus, "probe_accuracy", accuracy, 0.025, **probe, null=0.5, settings=about)
         over = probe | {"label": "over bag of tokens"}
         yield make.row(corpus, "probe_excess", accuracy - bag, 0.02, **over, settings=about)
+        if make.role != "control":
+            over = probe | {"label": "over random weights"}
+            yield make.row(corpus, "probe_excess", 0.02 * make.moved, 0.02, **over, settings=about)
     if make.role == "base":
         control = {"rows": rows, "estimator": "logistic", "unit": "ratio", "null": 0.5}
         shares = {"bag_of_tokens": (0.93, 0.62), "length": (0.88, 0.51), "author": (0.97, 0.52)}

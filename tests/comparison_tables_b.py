@@ -122,10 +122,14 @@ def word_rows(layers: int = 2, tuned: tuple[str, ...] = TUNED, words: tuple[str,
                 values.append(value)
                 yield at | {"label": word, "value": value, "null": 0.2, "settings": at["settings"] | said}
             mean = sum(values) / len(values)
-            yield at | {"label": "mean over words", "value": mean, "null": 0.2, **interval(0.03, mean)} | {
-                "point": mean - 0.15,
-                "point_error": 0.01,
-            }
+            yield (
+                at
+                | {"label": "mean over words", "value": mean, "null": 0.2, **interval(0.03, mean)}
+                | {
+                    "point": mean - 0.15,
+                    "point_error": 0.01,
+                }
+            )
 
 
 # --- changes ----------------------------------------------------------------------------------------------------------

@@ -133,6 +133,16 @@ def test_a_layer_that_does_not_vary_is_refused_and_the_others_are_not():
     assert found[1][0].message == "a layer's rows do not vary beyond rounding, so that CKA is 0/0."
 
 
+def test_a_layer_that_varies_in_one_group_of_documents_alone_has_a_value_and_no_interval():
+    xs, ys, owner = two_models(12, 10, seed=7)
+    found = cka_map(xs[:1], ys[:1], owner)
+    assert found.influence is not None and found.estimates(SITES[:1])[0][0].interval is not None
+    found.influence[0, 0, 3] = np.nan  # as 0/0 is, where that group is left out
+    (one,) = found.estimates(SITES[:1])[0]
+    assert one.value is not None and one.status == "ok" and one.std_error is None and one.influence is None
+    assert one.message == "no interval: without one group of documents a layer's rows do not vary"
+
+
 def test_what_cannot_be_had_is_said():
     xs, ys, owner = two_models(6, 10, seed=8)
     assert cka_map(xs, ys, owner).message == "no interval: 6 documents, at least 8 are needed"

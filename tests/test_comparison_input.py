@@ -12,6 +12,7 @@ from infocomp.estimators import SoftInformation
 from infocomp.studies.comparison_command import comparison_config as from_words
 from infocomp.studies.comparison_command import data_settings, model_settings
 from infocomp.studies.comparison_differences import Weighed, differences, mark_changed, matched_sites
+from infocomp.studies.comparison_joined import phase_rows
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +192,30 @@ def test_sites_of_other_depths_are_matched_by_relative_depth():
     assert found["blocks.4.hook_resid_post"] == "blocks.2.hook_resid_post"
     assert found["ln_final.hook_normalized"] == "ln_final.hook_normalized"
     assert matched_sites(base, base, 3, 3) == {site: site for site in base}
+
+
+def test_phases_of_a_series_of_checkpoints_stand_in_the_table():
+    """RankMe rises and α falls until step 1,000, then both turn round."""
+    steps = [0, 10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000]
+    places = np.log1p(steps)
+    turn = np.log1p(1000)
+    generator = np.random.default_rng(0)
+    units = []
+    for step, place in zip(steps, places, strict=True):
+        up = min(place, turn) - 0.8 * max(place - turn, 0)
+        found = {}
+        for quantity, value in (("rankme_covariance", np.exp(3 + 0.2 * up)), ("alpha_req", 2 - 0.1 * up)):
+            influence = 0.002 * value * generator.normal(size=40) / 40
+            about = {"step": step, "revision": f"step{step}", "rows": "sample", "model": "series", "corpus": "raw"}
+            about |= {"quantity": quantity, "std_error": 0.01 * value}
+            found[("hook_embed", "sample", "spectrum", quantity, "", "", "raw")] = number(
+                value * (1 + 0.002 * generator.normal()), influence, **about
+            )
+        units.append(found)
+    rows = phase_rows(units)
+    assert [row["label"] for row in rows] == ["compression-seeking begins"]
+    assert rows[0]["ci_low"] < 1000 < rows[0]["ci_high"] and rows[0]["settings"]["from"] == "entropy-seeking"
+    assert phase_rows(units[:4]) == []
 
 
 # --- means of groups --------------------------------------------------------------------------------------------------

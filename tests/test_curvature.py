@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infocomp.estimators.numbers import quantile, standard_error
-from infocomp.geometry.curvature import SHUFFLED, Curvature, run_breaks
+from infocomp.geometry.curvature import SHUFFLED, Curvature
 
 
 def curvature_of(rows, documents=None, breaks=None) -> Any:
@@ -144,16 +144,17 @@ def test_differences_of_length_zero_are_left_out_and_counted():
     assert found.n == 2 and found.value == pytest.approx(math.pi / 2)
     assert found.message.startswith("2 of 4 angles left out: a difference of length zero")
     nothing = curvature_of(np.ones((5, 3)))[0]
-    assert nothing.value is None and nothing.influence is None
+    assert nothing.value is None and nothing.status == "refused" and nothing.influence is None
     assert nothing.message == (
-        "not defined: no three consecutive rows that differ; 3 of 3 angles left out: a difference of length zero"
+        "not defined: no three consecutive rows that differ; 3 of 3 angles left out: a difference of length zero."
     )
     assert curvature_of(np.ones((1, 3)))[0].value is None
 
 
 def test_a_row_that_is_not_finite_leaves_no_value():
     found = curvature_of([[0.0], [1.0], [np.nan], [2.0], [5.0]])[1]
-    assert found.value is None and found.message == "not defined: 3 differences of rows are NaN or infinite"
+    assert found.value is None and found.status == "refused"
+    assert found.message == "not defined: 3 differences of rows are NaN or infinite."
 
 
 def test_no_angle_crosses_from_one_document_to_the_next():
@@ -170,13 +171,6 @@ def test_few_documents_have_no_interval():
     found = curvature_of(texts(documents=4)[0], texts(documents=4)[2])[0]
     assert found.interval is None and found.std_error is None
     assert found.message == "no interval: 4 documents, at least 8 are needed"
-
-
-def test_breaks_of_windows_are_where_tokens_do_not_follow():
-    breaks = run_breaks(np.array([4, 5, 6, 7, 9, 10]), np.array([0, 0, 1, 1, 1, 1]))
-    assert list(breaks) == [True, False, True, False, True, False]
-    with pytest.raises(ValueError, match=r"one token and one window a row, got shapes \(2,\) and \(3,\)"):
-        run_breaks(np.arange(2), np.arange(3))
 
 
 def test_what_does_not_fit_is_refused_in_a_sentence():

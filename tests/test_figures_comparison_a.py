@@ -196,7 +196,8 @@ def test_the_preference_page_draws_exactly_the_rows_of_its_csv(tmp_path: Path):
     rows, figure = drawing(PREFERENCE, UNFAIR)
     rows.to_csv(tmp_path / "rows.csv", index=False)
     csv = pd.read_csv(tmp_path / "rows.csv", keep_default_na=False, na_values=[""])
-    panels = ("information", "over hook_embed", "over random weights", "accuracy", "probe excess")
+    panels = ("information", "over hook_embed", "over random weights", "accuracy")
+    panels += ("probe over bag of tokens", "probe over random weights")
     for ax, series in zip(figure.axes, panels, strict=True):
         own = csv[csv["series"] == series]
         for who, path in own.groupby("who"):

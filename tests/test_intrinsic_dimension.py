@@ -69,6 +69,9 @@ def test_too_few_rows_are_refused():
     assert found.value is None and found.status == "refused"
     assert found.message == "31 distinct rows; 32 are needed for a line through their ratios."
     assert intrinsic_dimension(np.ones((100, 3))).n == 1
+    lattice = intrinsic_dimension(np.eye(40), np.arange(40))
+    assert lattice.value is None and lattice.status == "refused"
+    assert lattice.message == "the two nearest rows of all that are fitted are equally far: their ratios have no line."
 
 
 def test_bad_rows_and_documents_are_told():

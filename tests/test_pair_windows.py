@@ -35,7 +35,7 @@ def made(pairs=None, template: ChatTemplate | None = None, context_length=64, **
 def text_of(texts: PairTexts, completion: int) -> tuple[str, str]:
     """What is read of one text: the prompt's part and the completion's, decoded."""
     windows = texts.windows
-    (window,) = np.flatnonzero(texts._completion_of_window() == completion)
+    window = np.argsort(windows.starts, kind="stable")[completion]
     start, first, end = windows.starts[window], windows.measure_from[window], windows.measure_to[window]
     tokens = texts.corpus.tokens
     assert end == start + windows.lengths[window]
@@ -65,7 +65,6 @@ def test_a_document_is_a_pair_and_rows_follow_the_windows():
     assert np.array_equal(ends + 1, texts.text_end[np.r_[np.diff(texts.completion) != 0, True]])
     for completion in range(14):
         assert np.array_equal(texts.position[texts.completion == completion], np.arange(texts.kept.ravel()[completion]))
-    assert np.array_equal(texts.scored_completions(), texts.completion)
     assert np.array_equal(windows.scored_tokens, rows)
 
 
@@ -94,7 +93,7 @@ def test_a_token_across_the_seam_belongs_to_the_prompt():
     merging = tiny_tokenizer(["\n\nso"] * 50, vocabulary=300, words=False, whole_alphabet=True)
     pair = PreferencePair("p", "why", "so so so", "so what")
     texts = pair_texts([pair], merging, ChatTemplate(), 64)
-    (window,) = np.flatnonzero(texts._completion_of_window() == 0)
+    window = int(np.argmin(texts.windows.starts))
     prompt = texts.corpus.tokens[texts.windows.starts[window] : texts.windows.measure_from[window]]
     assert merging.decode(prompt) == "why\n\nso"
 
@@ -138,7 +137,7 @@ def test_positions_at_the_start_of_a_window_can_be_left_out(caplog):
     assert [pair.name for pair in texts.pairs] == ["a"] and texts.corpus.document_names == ("a",)
     assert "1 pairs dropped because a completion has no token of its own to measure; 1 kept" in caplog.text
     assert (texts.windows.row_tokens - texts.text_start >= 6).all() and texts.position.min() > 0
-    assert len(texts.scored_completions()) == texts.kept.sum(), "scored they are all the same"
+    assert len(texts.windows.scored_tokens) == texts.kept.sum(), "scored they are all the same"
 
 
 def test_a_completion_of_an_empty_prompt_is_scored_from_its_second_token_on():

@@ -5,8 +5,16 @@ import pytest
 from scipy import sparse
 
 from infocomp.corpora.pairs import PairSettings, PreferencePair, prompt_numbers, read_pairs
+from infocomp.estimators.jackknife import Refusal
 from infocomp.estimators.numbers import standard_error
-from infocomp.geometry.preference_probe import author_features, bag_of_tokens, length_features, probe, prompt_folds
+from infocomp.geometry.preference_probe import (
+    PENALTIES,
+    author_features,
+    bag_of_tokens,
+    length_features,
+    probe,
+    prompt_folds,
+)
 
 
 def planted(pairs: int, gain: float, shared: float = 0.0, dim: int = 6, seed: int = 0):
@@ -36,18 +44,42 @@ def test_noise_is_not_found_and_costs_little():
     assert -0.02 < np.mean([one.bits for one in found]) < 0.01
 
 
-def test_what_prompts_share_hides_a_difference_unless_it_is_taken_off():
-    features = planted(300, 1.0, shared=5.0)
-    plain, within = (probe(features, np.arange(300), within_pairs=within) for within in (False, True))
-    assert plain.bits < 0.1 < 0.2 < within.bits and within.accuracy == pytest.approx(0.76, abs=0.08)
-
-
 def test_dense_and_sparse_features_are_taken_pair_by_pair():
     features = np.round(planted(200, 2.0))
     flat = sparse.csr_array(features.reshape(400, -1))
-    for within in (False, True):
-        one, other = (probe(given, np.arange(200), folds=3, within_pairs=within) for given in (features, flat))
-        assert abs(one.accuracy - other.accuracy) < 0.03 and np.array_equal(one.folds, other.folds)
+    one, other = (probe(given, np.arange(200), folds=3) for given in (features, flat))
+    assert abs(one.accuracy - other.accuracy) < 0.03 and np.array_equal(one.folds, other.folds)
+
+
+@pytest.mark.parametrize("prompts", [2, 3, 4])
+def test_fewer_prompts_than_folds_are_a_fold_each_and_none_is_learnt_from_where_it_is_scored(prompts):
+    """Each prompt's pairs hold one direction of their own: what was learnt of others says nothing of them."""
+    asked = np.arange(40) % prompts
+    found = probe(planted(40, 3.0, seed=1), asked)
+    assert found.accuracy > 0.85 and len(set(found.folds)) == len(found.penalties) == prompts
+    assert all(len(set(asked[found.folds == fold])) == 1 for fold in range(prompts))
+    assert found.message == f"{prompts} folds, one a prompt: 5 were asked for"
+    assert {one.message for one in found.estimates(80)} == {found.message}
+    own = np.zeros((40, 2, prompts))
+    own[np.arange(40), 0, asked], own[np.arange(40), 1, asked] = 1.0, -1.0
+    assert probe(own, asked).accuracy == 0.5
+
+
+def test_where_one_prompt_is_left_to_learn_from_the_strongest_penalty_is_taken():
+    assert probe(planted(12, 1.0), np.arange(12) % 2).penalties == (PENALTIES[0],) * 2
+
+
+def test_enough_prompts_are_split_as_asked_and_nothing_is_said():
+    found = probe(planted(40, 1.0), np.arange(40))
+    assert set(found.folds) == set(range(5)) and found.message == ""
+    few = probe(planted(6, 1.0), np.arange(6) % 4).estimates(12)[0]
+    assert few.message == "4 folds, one a prompt: 5 were asked for; no interval: 6 pairs, at least 8 are needed"
+    assert few.weighting == "completions"
+
+
+def test_one_prompt_is_refused():
+    with pytest.raises(Refusal, match="all pairs have one prompt, and a probe is scored on prompts that it did not"):
+        probe(planted(24, 1.0), np.zeros(24, dtype=int))
 
 
 def test_pairs_of_a_prompt_are_in_one_fold_and_folds_are_even():
@@ -58,6 +90,10 @@ def test_pairs_of_a_prompt_are_in_one_fold_and_folds_are_even():
     sizes = [len(set(prompts[folds == fold])) for fold in range(5)]
     assert max(sizes) - min(sizes) <= 1
     assert not np.array_equal(folds, prompt_folds(prompts, seed=2, folds=5))
+    with pytest.raises(ValueError, match="prompts has 4 different prompts, and 5 folds by prompt need at least 5"):
+        prompt_folds(np.arange(10) % 4, seed=1, folds=5)
+    with pytest.raises(ValueError, match="1 folds by prompt need at least 2"):
+        probe(planted(10, 1.0), np.arange(10), folds=1)
 
 
 def test_a_prompt_that_comes_back_is_not_learnt_by_heart():
@@ -109,7 +145,6 @@ def test_lengths_and_authors_are_features():
         (np.zeros((10, 2, 1)), np.arange(9), "features has 20 rows, prompts 9"),
         (np.zeros((10, 3, 1)), np.arange(10), r"features must be \[pairs, 2, dim\] .* got \[10, 3, 1\]"),
         (np.full((10, 2, 1), np.nan), np.arange(10), "features hold NaN or infinity; find the layer or checkpoint"),
-        (np.zeros((10, 2, 1)), np.arange(10) % 4, "prompts has 4 different prompts, and 5 folds by prompt need"),
     ],
 )  # fmt: skip
 def test_features_that_cannot_be_probed_are_one_sentence(features, prompts, expected):

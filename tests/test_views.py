@@ -271,11 +271,14 @@ def test_what_is_not_defined_is_none_with_its_reason():
     silent = rows.copy()
     silent[2] = 0
     for found in info_nce(silent, rows):
-        assert found.value is None and found.message == "not defined: a view has length zero and no cosine"
+        assert found.status == "refused" and found.message == "not defined: a view has length zero and no cosine."
     flat = dime(np.ones((9, 2)), rows)
-    assert flat.value is None and flat.message == "not defined: all documents' views are equal, the kernel has no scale"
+    assert (
+        flat.status == "refused"
+        and flat.message == "not defined: all documents' views are equal, the kernel has no scale."
+    )
     same = lidar(np.array([1.0, -1.0]).reshape(1, 2, 1).repeat(5, axis=0))
-    assert same.value is None and same.message == "not defined: the means of all documents are equal"
+    assert same.status == "refused" and same.message == "not defined: the means of all documents are equal."
 
 
 @pytest.mark.parametrize(

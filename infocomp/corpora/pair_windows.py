@@ -64,7 +64,6 @@ class PairTexts:
         return float(np.mean((difference > 0) + 0.5 * (difference == 0)))
 
 
-
 def pair_texts(
     pairs: Sequence[PreferencePair],
     tokenizer: PreTrainedTokenizerBase,

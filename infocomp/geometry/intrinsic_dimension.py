@@ -33,8 +33,8 @@ def intrinsic_dimension(
     """Quantity "intrinsic_dimension" in "count"; n counts the distinct rows.
 
     The influence holds one value for each of np.unique(documents), from which the standard error follows as for other
-    estimates. Refused below 32 distinct rows and for rows on a lattice, all ratios 1. Raises ValueError for rows that are not finite and for documents
-    that are not one per row.
+    estimates. Refused below 32 distinct rows and for rows on a lattice, all ratios 1. Raises ValueError for rows that
+    are not finite and for documents that are not one per row.
     """
     rows = np.asarray(rows, dtype=np.float64)
     if documents is not None and documents.shape != rows.shape[:1]:
@@ -52,7 +52,7 @@ def intrinsic_dimension(
     logs, near = log_ratios(rows[first])
     logs_rising = np.sort(logs)
     if not logs_rising[int((1 - DISCARDED) * len(first)) - 1] > 0:
-        reason = "the nearest two rows of all that are fitted are equally far: their ratios have no line."
+        reason = "the two nearest rows of all that are fitted are equally far: their ratios have no line."
         return Estimate(about[0], None, about[1], about[2], status="refused", message=reason)
     value = fitted_dimension(logs_rising)
     ceiling = float(rows.shape[1])

@@ -164,11 +164,11 @@ def sampled_spectrum(
 ) -> tuple[Spectrum, list[Estimate]]:
     """The spectrum of rows at hand, and its estimates with errors, 95 % intervals and influence over documents.
 
-    By the delta method: a document's weight moves λ_i = v_iᵀCv_i by the mean over its rows of (v_iᵀ(z − mean))² − λ_i, to first order
-    exactly (that v_i moves too changes nothing); the influence on f is Σ_i ∂f/∂λ_i times that, in the unit of f, one
-    value for each of np.unique(documents). Below 8 documents there is none, and the message says so; the count of
-    outlier directions is no smooth function and has none. Takes eigenvectors of two matrices of min(n, d), and memory
-    for n × d numbers twice.
+    By the delta method: a document's weight moves λ_i = v_iᵀCv_i by the mean over its rows of (v_iᵀ(z − mean))² − λ_i,
+    to first order exactly (that v_i moves too changes nothing); the influence on f is Σ_i ∂f/∂λ_i times that, in the
+    unit of f, one value for each of np.unique(documents). Below 8 documents there is none, and the message says so; the
+    count of outlier directions is no smooth function and has none. Takes eigenvectors of two matrices of min(n, d), and
+    memory for n × d numbers twice.
     Raises ValueError for rows that are not finite and for documents that are not one per row.
     """
     if documents.shape != rows.shape[:1]:

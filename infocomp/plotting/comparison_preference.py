@@ -38,6 +38,10 @@ from infocomp.plotting.selection import NothingToDraw
 INFORMATION, EXCESS = "preference_information", "preference_excess"
 ACCURACY, PROBE_EXCESS = "probe_accuracy", "probe_excess"
 OVER = {"over hook_embed": "above hook_embed", "over random weights": "above random weights"}
+PROBE_OVER = {
+    "probe over bag of tokens": "probe above bag of tokens",
+    "probe over random weights": "probe above random weights",
+}
 BASELINES = {
     "control.bag_of_tokens": "bag of tokens",
     "control.length": "length alone",
@@ -99,8 +103,10 @@ def comparison_preference_rows(table: pd.DataFrame, corpus: str | None = None) -
     rows = rows.assign(**{name: setting(rows, name) for name in ("longer_chosen_share", "author_share")})
     baselines = rows[(rows["quantity"] == ACCURACY) & rows["site"].isin(list(BASELINES))].drop_duplicates("site")
     of_sites = in_order(rows[~rows["site"].str.startswith("control.")])
-    series = {INFORMATION: "information", ACCURACY: "accuracy", PROBE_EXCESS: "probe excess"}
-    of_sites = with_x(of_sites.assign(series=of_sites["quantity"].map(series).fillna(of_sites["label"])))
+    series = {INFORMATION: "information", ACCURACY: "accuracy"}
+    named = of_sites["quantity"].map(series).fillna(of_sites["label"])
+    named = named.where(of_sites["quantity"] != PROBE_EXCESS, "probe " + of_sites["label"])
+    of_sites = with_x(of_sites.assign(series=named))
     baselines = baselines.assign(series="baseline", at=np.nan, x=np.nan).sort_values("value", ascending=False)
     parts = [part.reindex(columns=_COLUMNS).astype(object) for part in (of_sites, baselines)]
     return pd.concat(parts, ignore_index=True).infer_objects()
@@ -127,14 +133,15 @@ def draw_comparison_preference(points: pd.DataFrame) -> Figure:
                 side.set_ylabel("excess, bits" if place == 1 else "")
         probe: Axes | None = None
         if below:
-            beside = (points["series"] == "probe excess").any()
+            beside = [name for name in PROBE_OVER if (points["series"] == name).any()]
             probe = figure.add_subplot(grid[-1, : 4 if beside else 6])
             _draw_probe(probe, points, sites, looks)
-            if beside:
-                side = figure.add_subplot(grid[-1, 4:])
-                _draw_excess(side, points[points["series"] == "probe excess"], sites, looks)
-                side.set_title("probe above bag of tokens")
-                side.set_ylabel("excess, share of pairs")
+            stack = grid[-1, 4:].subgridspec(max(len(beside), 1), 1)
+            for place, name in enumerate(beside):
+                side = figure.add_subplot(stack[place])
+                _draw_excess(side, points[points["series"] == name], sites, looks)
+                side.set_title(PROBE_OVER[name])
+                side.set_ylabel("excess, share")
         figure.suptitle(_title(points), fontsize=9)
         style.legend_below(figure, _legend(points, looks), footnote(_sentences(points)))
         style.settle(figure)

@@ -67,7 +67,9 @@ def comparison_rows(
     seed = rows["seed"].fillna(-1.0)
     rows = rows[seed == seed.groupby([rows[name] for name in _KEY_TEXTS]).transform("min")]
     said = [json.loads(text) for text in rows["settings"]]
-    drawn = [found["role"] in _ORDER for found in said]  # not the draws of random weights, whose mean is the control
+    drawn = np.array(
+        [found["role"] in _ORDER for found in said], dtype=bool
+    )  # not the draws of random weights, whose mean is the control
     rows, said = rows[drawn].reset_index(drop=True), [found for found, keep in zip(said, drawn, strict=True) if keep]
     sites = [site_place(site) for site in rows["site"]]
     rows = rows.assign(

@@ -4,10 +4,10 @@ The drift of a word is the share of its nearest words that tuning replaced, a ra
 occurrences are noisy, so that the dots of a word compare halves of the documents: the drift from the base on one half
 to the tuned model on the other (column `across`; a table without it has the drift on all documents there), and its
 noise, the drift from one half to the other in one model. What lies between the dots is drift beyond noise, and the
-title tells its mean over words beside the mean drift on all documents. A block for each tuned model, at the site where most of its
-words moved beyond chance (false-discovery rate of 5 % over the words of a model and site), the largest excess over
-noise first. Words are written so that blanks can be seen: ␣ before and after, ↵ for a new line; signs that no font of
-the figure has stand as U+….
+title tells its mean over words beside the mean drift on all documents. A block for each tuned model, at the site where
+most of its words moved beyond chance (false-discovery rate of 5 % over the words of a model and site), the largest
+excess over noise first. Words are written so that blanks can be seen: ␣ before and after, ↵ for a new line; signs that
+no font of the figure has stand as U+….
 """
 
 from functools import cache

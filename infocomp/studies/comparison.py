@@ -327,7 +327,9 @@ class Comparison:
             columns = model.describe(checkpoint) | {"corpus": data.name, "fingerprint": tuned.fingerprint}
             tokenizer = self._tokenizers[self.base.name]
             models = (base.model, tuned.model)
-            return measure_pair(*models, of_base, of_tuned, self.config, columns, about, tokenizer, self.advance)
+            return measure_pair(
+                *models, of_base, of_tuned, self.config, columns, about, tokenizer, self.advance, self.scratch
+            )
 
         title = f"{model.name} {checkpoint.revision.name} beside {self.base.name} · {data.name}"
         return Unit(unit_name(study="comparison pair", **decides), title, describe, run)

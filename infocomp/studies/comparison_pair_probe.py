@@ -58,8 +58,8 @@ class PairProbe:
     """A probe on the base's stream; open it as a context for as long as the stream runs.
 
     matched: tuned's site → base's site. `word_types` are token ids, followed at `word_sites` (tuned's names). `heads`
-    give both models' logits, of which the first `vocabulary` are compared; None leaves the divergences out. `scratch` is
-    a folder for the files of moments, None for memory; `close` gives them back.
+    give both models' logits, of which the first `vocabulary` are compared; None leaves the divergences out. `scratch`
+    is a folder for the files of moments, None for memory; `close` gives them back.
     """
 
     needs_logits = False
