@@ -1,5 +1,5 @@
 # make demo   train a small GPT-NeoX, measure every checkpoint, draw the planes   (about 6 minutes on 2 cores)
-# make test   all tests                                                          (8 to 10 minutes on 2 cores)
+# make test   all tests                                                          (10 to 12 minutes on 2 cores)
 # make bench  speed and memory as ratios                                         (about 50 minutes on 2 cores)
 # make check  format, lint, types
 # Each sets up .venv first; nothing else is needed but Python >= 3.11 and a package index.

@@ -84,14 +84,17 @@ class Scatter:
         if given.ndim != 2 or given.shape[1] != self.dim:
             raise ValueError(f"rows must be [rows, {self.dim}], got {tuple(given.shape)}.")
         self._open()
-        if not bool(torch.isfinite(given.sum(dtype=torch.float32 if given.device.type == "mps" else torch.float64))):
-            bad = int((~torch.isfinite(given).all(dim=1)).sum())
+        given = given.cpu() if given.dtype in (torch.float32, torch.float64) else given.cpu().float()
+        array, start = given.numpy(), 0  # in NumPy from here: PyTorch's threads and those of BLAS wait for each other
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = array.sum()
+        if not np.isfinite(total):  # a sum may overflow where no row does: then they are counted
+            bad = int((~np.isfinite(array).all(axis=1)).sum())
             if bad:
-                raise ValueError(f"{bad} of {len(given)} rows are not finite; find where the model overflows.")
-        given, block, start = given.cpu(), torch.from_numpy(self._block), 0
-        while start < len(given):
-            taken = min(BLOCK - self._filled, len(given) - start)
-            block[self._filled : self._filled + taken].copy_(given[start : start + taken])
+                raise ValueError(f"{bad} of {len(array)} rows are not finite; find where the model overflows.")
+        while start < len(array):
+            taken = min(BLOCK - self._filled, len(array) - start)
+            self._block[self._filled : self._filled + taken] = array[start : start + taken]
             self._filled, start = self._filled + taken, start + taken
             if self._filled == BLOCK:
                 self._settle()
