@@ -90,7 +90,7 @@ def _changes(rows: pd.DataFrame) -> list[str]:
     top = changed.assign(effect=effect).sort_values("effect", ascending=False).head(MOST_CHANGES)
     lines = [
         {
-            "model": f"{row.model} {row.revision}",
+            "model": row.model if str(row.model).endswith(str(row.revision)) else f"{row.model} {row.revision}",
             "data": row.corpus,
             "site": row.site,
             "number": " ".join(filter(None, (str(row.quantity), str(row.label), str(row.rows)))),
