@@ -73,10 +73,9 @@ def measure_model(
     probes = [geometry] if views is None else [geometry, views]
     found = Rows(dict(columns) | shared_columns(data, config, attention), data.name)
 
-    def preference(site: str, rows: str, state: SoftInformation) -> tuple[list[Row], Weights]:
+    def preference(site: str, rows: str, state: SoftInformation) -> None:
         if data.pairs is not None and config.preference is not None and rows == "raw":
             information_rows(found, site, state, data.pairs, config.preference, config.seed)
-        return [], []
 
     try:
         measured = measure_corpus(

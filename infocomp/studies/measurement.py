@@ -32,7 +32,7 @@ CONTROL_BATCH = 4096
 INFLUENCE_GROUPS = 512
 Row = dict[str, Any]
 Weights = list[tuple[Row, dict[str, np.ndarray]]]  # key columns of a number, and what groups of documents weigh in it
-Further = Callable[[str, str, SoftInformation], tuple[list[Row], Weights]]  # site, rows, its assignments
+Further = Callable[[str, str, SoftInformation], None]  # site, rows, its assignments
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def measure_corpus(
     """Complexity, expressivity and the rest at every site, and bits per token and byte, from one forward pass.
 
     `about` holds the columns that are the same in every row (model, revision, fingerprint, …). `beside` are probes of
-    the caller's that the same pass feeds; `further` makes more rows from the assignments of a site while they last.
+    the caller's that the same pass feeds; `further` is shown the assignments of each site while they last.
     """
     start = time.perf_counter()
     names = resolve_sites(model, list(sites))
@@ -95,8 +95,7 @@ def measure_corpus(
             found, weights = information_rows(state, site, variant, prepared.groups, estimator, prepared, shared)
             rows, influence = rows + found, influence + weights
             if further is not None:
-                found, weights = further(site, variant, state)
-                rows, influence = rows + [{**shared, **row} for row in found], influence + weights
+                further(site, variant, state)
             state.close()
         rows += _sink_rows(information, shared)
         if also is not None and sampled is not None:
